@@ -219,6 +219,13 @@ impl Hooks {
             )?;
             for method in open {
                 writeln!(to, "#   selfservice.methods.{method}.enabled: false")?;
+                if method == Method::Code {
+                    // It enables the method, whatever `enabled` is.
+                    writeln!(
+                        to,
+                        "#   selfservice.methods.{method}.passwordless_enabled: false"
+                    )?;
+                }
             }
         }
         if let Body::At(address) = &calls.body {

@@ -1,7 +1,7 @@
 //! Everything that the rules read: kratos.yml, its hooks, the identity schemas and Vestibule's settings.
 
 use super::address::{self, Mapping};
-use super::document::Node;
+use super::document::{Kind, Node};
 use super::finding::Findings;
 use super::hooks::{List, lists};
 use super::{Input, environment_index};
@@ -40,7 +40,7 @@ pub enum Enabled {
     Yes,
     /// They cannot.
     No,
-    /// kratos.yml does not say.
+    /// The value in kratos.yml is neither true nor false.
     Unknown,
 }
 
@@ -95,18 +95,33 @@ impl<'k> Context<'k> {
         lists.any(|list| list.flow == Flow::Registration && list.has(Stage::Pre))
     }
 
-    /// Returns whether the method is enabled. Only the default of `code` is known: true.
+    /// Returns whether the method is enabled. Kratos enables `password` and `code` by default, and `code` also with
+    /// `passwordless_enabled: true`, whatever `enabled` is.
     #[must_use]
     pub fn enabled(&self, method: &str) -> Enabled {
-        match self
-            .kratos
-            .bool_at(&["selfservice", "methods", method, "enabled"])
-        {
-            Some(true) => Enabled::Yes,
-            Some(false) => Enabled::No,
-            None if method == "code" => Enabled::Yes,
-            None => Enabled::Unknown,
+        let by_default = matches!(method, "password" | "code");
+        let enabled = self.truth(&["selfservice", "methods", method, "enabled"], by_default);
+        if method == "code" && enabled != Enabled::Yes {
+            let key = ["selfservice", "methods", "code", "passwordless_enabled"];
+            let passwordless = self.truth(&key, false);
+            return if passwordless == Enabled::No {
+                enabled
+            } else {
+                passwordless
+            };
         }
+        enabled
+    }
+
+    /// Returns the value at the end of these keys, or the default of Kratos.
+    #[must_use]
+    pub fn truth(&self, keys: &[&str], by_default: bool) -> Enabled {
+        let truth = match self.kratos.find(keys).map(|node| &node.kind) {
+            None | Some(Kind::Null) => by_default,
+            Some(Kind::Bool(truth)) => *truth,
+            Some(_) => return Enabled::Unknown,
+        };
+        if truth { Enabled::Yes } else { Enabled::No }
     }
 
     /// Returns whether visitors can sign up by this method.

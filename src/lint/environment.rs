@@ -63,6 +63,7 @@ const FLOW: Shape = Keys(&[
 ]);
 const METHOD: Shape = Keys(&[
     ("enabled", Value),
+    ("passwordless_enabled", Value),
     ("config", Keys(&[("passwordless", Value)])),
 ]);
 const ROOT: Shape = Keys(&[

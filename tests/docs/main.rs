@@ -4,6 +4,7 @@ mod clock;
 mod deploy;
 mod layers;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,18 +27,27 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The rows of the tables in docs/contract.md.
+fn rows(contract: &str) -> impl Iterator<Item = &str> {
+    let heads = ["| promise", "| rule, "];
+    let rows = contract.lines().filter(|line| line.starts_with("| "));
+    rows.filter(move |line| !heads.iter().any(|head| line.starts_with(head)))
+}
+
+/// The texts between backticks.
+fn backticked(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
 /// docs/contract.md names a test for each promise: `it/pre::a_test`, `http::hooks::idempotency::tests::a_test`, `it/deadline::*`.
 #[test]
 fn each_promise_names_existing_tests() {
     let mut named = 0;
     let contract = read("docs/contract.md");
-    for line in contract
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
-    {
+    for line in rows(&contract) {
         let proof = line.split('|').nth(2).unwrap_or_default();
         let mut proofs = 0;
-        for name in proof.split('`').skip(1).step_by(2) {
+        for name in backticked(proof) {
             proofs += 1;
             named += 1;
             let (module, test) = name
@@ -60,6 +70,51 @@ fn each_promise_names_existing_tests() {
         assert!(proofs > 0, "no test is named for: {line}");
     }
     assert!(named > 30, "{named} tests are named");
+}
+
+/// docs/contract.md names a test with a real Kratos for each rule of lint that claims something about Kratos. In the tests of lint
+/// itself, this rule must report something.
+#[test]
+fn each_claim_of_lint_about_kratos_names_its_test() {
+    use vestibule::lint::rules::NAMES;
+    let contract = read("docs/contract.md");
+    let title = "## What `vestibule kratos lint` claims about Kratos";
+    let (_, section) = contract.split_once(title).expect("the section");
+    let mut proved = BTreeSet::new();
+    for line in rows(section) {
+        let [_, claim, proof, ..] = line.split('|').collect::<Vec<_>>()[..] else {
+            panic!("a row has two columns: {line}");
+        };
+        let (rules, _) = claim.split_once(':').expect("the names of rules");
+        let sources: Vec<String> = backticked(proof)
+            .filter_map(|name| name.strip_prefix("with_kratos/")?.rsplit_once("::"))
+            .map(|(module, _)| {
+                read(&format!(
+                    "tests/with_kratos/{}.rs",
+                    module.replace("::", "/")
+                ))
+            })
+            .collect();
+        assert!(!sources.is_empty(), "no test with a real Kratos: {line}");
+        for rule in backticked(rules) {
+            assert!(NAMES.contains(&rule), "lint has no rule `{rule}`");
+            proved.insert(rule);
+            let asserted = format!("\"{rule}\"");
+            let is_asserted = sources.iter().any(|source| source.contains(&asserted));
+            let is_of_lint = proof.contains("with_kratos/lint::");
+            assert!(
+                !is_of_lint || is_asserted,
+                "no test reports `{rule}`: {line}"
+            );
+        }
+    }
+    let (_, others) = section
+        .rsplit_once("These rules claim nothing about Kratos:")
+        .expect("the other rules");
+    let others: BTreeSet<&str> = backticked(others).collect();
+    assert_eq!(proved.intersection(&others).next(), None);
+    let documented: BTreeSet<&str> = proved.union(&others).copied().collect();
+    assert_eq!(documented, BTreeSet::from(NAMES));
 }
 
 /// Links between the documents point to existing files.

@@ -205,7 +205,27 @@ fn lint_knows_which_methods_are_open() {
             &["unhooked-method"],
             "",
         ),
-        ("code: {enabled: false}", "", &[], "methods.oidc.enabled"),
+        // The other methods are not enabled by default.
+        ("code: {enabled: false}", "", &[], ""),
+        // It enables `code`, whatever `enabled` is.
+        (
+            "code: {enabled: false, passwordless_enabled: true}",
+            "",
+            &["unhooked-method"],
+            "",
+        ),
+        (
+            ONLY_PASSWORD,
+            "SELFSERVICE_METHODS_CODE_PASSWORDLESS_ENABLED=true",
+            &["unhooked-method"],
+            "",
+        ),
+        (
+            "code: {enabled: false}, oidc: {enabled: \"${OIDC}\"}",
+            "",
+            &[],
+            "methods.oidc.enabled",
+        ),
         (
             "code: {enabled: true}, oidc: {enabled: false}, passkey: {enabled: false}",
             "IDENTITY_SCHEMAS_0_URL=https://example.com/schema.json",
@@ -229,6 +249,26 @@ fn lint_knows_which_methods_are_open() {
     }
 }
 
+/// Kratos enables `password` unless kratos.yml says otherwise.
+#[test]
+fn lint_knows_that_password_is_enabled_by_default() {
+    let only_code = |methods: &str| {
+        let after = " password: {hooks: [";
+        kratos(methods, "", "")
+            .replace(after, " code: {hooks: [")
+            .replace("?method=password", "?method=code")
+    };
+    let others = "oidc: {enabled: false}";
+    for (methods, rules) in [
+        (others.to_owned(), &["unhooked-method"][..]),
+        (format!("password: {{enabled: false}}, {others}"), &[]),
+    ] {
+        let (found, unseen) = found(&only_code(&methods), "", "");
+        assert_eq!(found, rules, "{methods}");
+        assert_eq!(unseen.len(), 1, "{unseen:?}");
+    }
+}
+
 #[test]
 fn lint_accepts_hooks_that_are_repeated_under_a_method() {
     let foreign = "{hook: web_hook, config: {url: \"http://crm/\", method: POST, body: \"base64://e30=\", response: {ignore: true}}}";
@@ -245,6 +285,7 @@ fn lint_asks_for_hooks_of_late_refusals_where_they_are_needed() {
     let enabled = format!(
         "password: {{enabled: true}}, totp: {{enabled: false}}, lookup_secret: {{enabled: false}}, {ONLY_PASSWORD}"
     );
+    let unknown = format!("totp: {{enabled: \"${{TOTP}}\"}}, {ONLY_PASSWORD}");
     let pre = "{hook: web_hook, config: {url: \"http://v:4480/hooks/login/pre\", method: POST, response: {parse: true}, \
                body: \"file://kratos-config/vestibule.jsonnet\", auth: {type: api_key, config: {in: header, name: X-Vestibule-Key, value: a-key-for-development-only}}}}";
     let no_recovery = "    recovery: {enabled: false}\n";
@@ -267,11 +308,18 @@ fn lint_asks_for_hooks_of_late_refusals_where_they_are_needed() {
             &["late-refusals", "late-refusals", "shadowed-list"],
             "",
         ),
-        (ONLY_PASSWORD, "", &[], "recovery.enabled"),
+        // Kratos enables `password` by default, and neither recovery nor `totp`.
+        (ONLY_PASSWORD, "", &["late-refusals", "late-refusals"], ""),
         (
-            ONLY_PASSWORD,
+            &unknown,
+            "    recovery: {enabled: \"${RECOVERY}\"}\n",
+            &["late-refusals", "late-refusals"],
+            "recovery.enabled",
+        ),
+        (
+            &unknown,
             no_recovery,
-            &[],
+            &["late-refusals", "late-refusals"],
             "late refusals at login by `totp`",
         ),
     ] {

@@ -18,6 +18,7 @@ mod flows;
 mod gate;
 mod keys;
 mod links_and_headers;
+mod lint;
 mod lost_calls;
 mod nothing_is_lost;
 mod reconcile;
@@ -165,6 +166,7 @@ fn main() {
     cases.once(reconcile::vestibule_delivers_imported_accounts_once_and_erases_deleted_ones);
     cases.once(tutorial::the_tutorial_leads_to_a_refused_sign_up);
     cases.once(unreported::vestibule_delivers_changes_and_deletions_of_the_admin_api_once);
+    cases.of_lint();
 
     let conclusion = libtest_mimic::run(&arguments, cases.trials);
     if !with_kratos && conclusion.num_ignored > 0 {
@@ -175,6 +177,47 @@ fn main() {
         );
     }
     conclusion.exit();
+}
+
+impl TestCases {
+    /// Adds the test cases about the claims of `vestibule kratos lint`.
+    fn of_lint(&mut self) {
+        self.once(lint::registration::each_mistake_in_a_hook_is_reported_and_has_its_effect);
+        self.once(lint::registration::kratos_checks_no_sign_up_without_a_hook_and_opens_no_form_with_a_hook_under_before);
+        self.once(lint::calls::kratos_sends_no_trigger_id_without_the_analytics_event);
+        self.once(lint::calls::kratos_forgets_an_ignored_post_when_it_stops);
+        self.once(lint::form::kratos_passes_only_listed_headers_to_hooks);
+        self.once(
+            lint::form::kratos_hides_the_fields_when_it_calls_vestibule_unless_the_style_is_set,
+        );
+        self.once(lint::form::vestibule_refuses_the_body_of_another_template);
+        self.once(lint::lists::kratos_never_calls_a_blocking_hook_in_the_list_for_all_methods);
+        self.once(
+            lint::lists::kratos_uses_the_list_for_all_methods_only_where_a_method_has_no_hooks,
+        );
+        self.once(lint::methods::password_and_code_are_open_by_default);
+        self.once(lint::methods::code_is_closed_without_both_keys_or_without_an_identifier);
+        self.once(lint::methods::a_social_sign_up_bypasses_every_check_without_hooks);
+        self.once(
+            lint::methods::a_sign_up_by_passkey_or_security_key_bypasses_every_check_without_hooks,
+        );
+        self.once(lint::settings::a_visitor_changes_a_checked_trait_to_anything_without_a_hook_in_settings);
+        self.once(lint::settings::kratos_reports_a_changed_password_only_to_a_hook);
+        self.once(lint::settings::kratos_reports_no_account_without_a_post);
+        self.once(lint::other_systems::a_later_blocking_hook_changes_what_vestibule_has_checked);
+        self.once(
+            lint::other_systems::a_visitor_waits_for_the_hook_of_another_system_and_sees_its_failure,
+        );
+        self.once(lint::sign_in::an_owner_signs_in_recovers_and_changes_settings_without_a_call_if_hooks_are_missing);
+        self.once(
+            lint::sign_in::kratos_does_not_call_a_login_hook_that_a_list_of_the_method_shadows,
+        );
+        self.once(lint::sign_in::a_refused_login_is_an_error_without_a_message_if_kratos_does_not_parse_the_answer);
+        self.once(lint::sign_in::the_subject_of_a_token_is_the_external_id_that_vestibule_sets);
+        self.once(lint::files::a_second_file_replaces_lists_and_merges_sections);
+        self.once(lint::files::environment_variables_of_kratos_override_the_file_by_list_position);
+        self.once(lint::traits::a_visitor_makes_itself_an_administrator_without_a_check);
+    }
 }
 
 /// The test cases to run.

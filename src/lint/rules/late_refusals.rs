@@ -81,8 +81,8 @@ fn check_recovery(context: &Context<'_>, check: &Check, findings: &mut Findings)
         return;
     }
     let key = ["selfservice", "flows", "recovery", "enabled"];
-    match context.kratos.bool_at(&key) {
-        Some(true) => findings.problem(
+    match context.truth(&key, false) {
+        Enabled::Yes => findings.problem(
             "late-refusals",
             context.flow_section(&["recovery", "after"]),
             format!("{}, but recovery signs its owner in without a login hook", why(check)),
@@ -91,9 +91,9 @@ fn check_recovery(context: &Context<'_>, check: &Check, findings: &mut Findings)
                 paste::hook_in(context, Flow::Recovery, Stage::Pre, None)
             ),
         ),
-        Some(false) => {}
-        None => findings.not_checked(
-            "recoveries without a hook: kratos.yml does not set `selfservice.flows.recovery.enabled`",
+        Enabled::No => {}
+        Enabled::Unknown => findings.not_checked(
+            "recoveries without a hook: `selfservice.flows.recovery.enabled` is neither true nor false",
         ),
     }
 }
@@ -124,7 +124,7 @@ fn check_settings(context: &Context<'_>, check: &Check, findings: &mut Findings)
     }
 }
 
-/// Returns the enabled methods. Those of which kratos.yml says nothing are not checked.
+/// Returns the enabled methods. Those whose `enabled` is neither true nor false are not checked.
 fn enabled<'m>(
     context: &Context<'_>,
     methods: &[&'m str],
@@ -137,7 +137,7 @@ fn enabled<'m>(
             Enabled::Yes => yes.push(*method),
             Enabled::No => {}
             Enabled::Unknown => findings.not_checked(format!(
-                "late refusals at {flow} by `{method}`: kratos.yml does not set `selfservice.methods.{method}.enabled`"
+                "late refusals at {flow} by `{method}`: `selfservice.methods.{method}.enabled` is neither true nor false"
             )),
         }
     }

@@ -54,22 +54,34 @@ fn check_method(context: &Context<'_>, method: &str, findings: &mut Findings) {
                 context.flow_section(&["registration", "after", method]),
                 format!("sign-ups by `{method}` bypass every check: {why}, and has no `pre` of Vestibule"),
                 format!(
-                    "set `selfservice.methods.{method}.enabled: false`, or {}",
+                    "set {}, or {}",
+                    switched_off(context, method),
                     paste::hook_in(context, Flow::Registration, Stage::Pre, Some(method))
                 ),
             );
         }
-        Enabled::Unknown if method == "code" => findings.not_checked(
+        Enabled::Unknown if method == "code" && enabled == Enabled::Yes => findings.not_checked(
             "sign-ups by `code` without a hook: they are possible if an identity schema names a `code` identifier",
         ),
         Enabled::Unknown => findings.not_checked(format!(
-            "sign-ups by `{method}` without a hook: kratos.yml does not set `selfservice.methods.{method}.enabled`"
+            "sign-ups by `{method}` without a hook: `selfservice.methods.{method}.enabled` is neither true nor false"
         )),
         Enabled::No if method == "webauthn" && enabled != Enabled::No => findings.not_checked(
             "sign-ups by `webauthn` without a hook: expected only with `selfservice.methods.webauthn.config.passwordless: true`",
         ),
         Enabled::No => {}
     }
+}
+
+/// Returns the keys of kratos.yml with which nobody can sign up by the method. With `passwordless_enabled: true`, Kratos
+/// enables `code` whatever `enabled` is.
+fn switched_off(context: &Context<'_>, method: &str) -> String {
+    let enabled = format!("`selfservice.methods.{method}.enabled: false`");
+    let passwordless = ["selfservice", "methods", method, "passwordless_enabled"];
+    if method == "code" && context.truth(&passwordless, false) != Enabled::No {
+        return format!("{enabled} and `selfservice.methods.{method}.passwordless_enabled: false`");
+    }
+    enabled
 }
 
 /// In the second of two steps, the fields are hidden. The default of Kratos is two steps.

@@ -91,10 +91,10 @@ impl Default for KratosOptions {
 pub struct Kratos {
     pub public: String,
     pub admin: String,
+    pub folder: PathBuf,
     http: reqwest::Client,
     file: PathBuf,
-    folder: PathBuf,
-    _program: Program,
+    program: Program,
 }
 
 /// The ports of a Kratos. Vestibule starts first and needs the address of the admin API.
@@ -143,11 +143,7 @@ impl Kratos {
         std::fs::write(folder.join("vestibule.jsonnet"), template(&headers))
             .expect("the template is written");
         if let Some(change) = kratos_options.schema {
-            let file = folder.join("identity.schema.json");
-            let text = std::fs::read_to_string(&file).expect("the schema");
-            let mut schema: Value = serde_json::from_str(&text).expect("JSON");
-            change(&mut schema);
-            std::fs::write(&file, schema.to_string()).expect("the schema is written");
+            change_schema(folder, change);
         }
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
@@ -208,14 +204,7 @@ impl Kratos {
         if let Some(dsn) = &kratos_options.dsn {
             migrate(folder, dsn);
         }
-        let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
-        command
-            .args(["serve", "--dev", "--sqa-opt-out", "-c"])
-            .arg(&file)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", folder)
-            .current_dir(folder);
+        let mut command = serve(folder, &[&file], &[]);
         let mut program = Program::start("kratos", &mut command, folder.join("kratos.log"));
         program.ready(&format!("{public}/health/ready")).await;
         let http = client_with_timeout(Duration::from_mins(1));
@@ -225,20 +214,61 @@ impl Kratos {
             http,
             file,
             folder: folder.to_owned(),
-            _program: program,
+            program,
         }
     }
 
-    /// Replaces the key in kratos.yml, which Kratos reloads by itself. Also extends the lifespan of registration
-    /// flows, which shows when Kratos has reloaded the file.
-    pub fn replace_key(&self, old: &str, new: &str) {
+    /// Stops Kratos, and starts it again with these files in place of kratos.yml, and with these environment variables.
+    pub async fn restart(&mut self, files: &[&Path], environment: &[(String, String)]) {
+        self.program.kill();
+        let mut command = serve(&self.folder, files, environment);
+        self.program = Program::start("kratos", &mut command, self.folder.join("kratos.log"));
+        let ready = format!("{}/health/ready", self.public);
+        self.program.ready(&ready).await;
+    }
+
+    /// Runs Kratos with its file and these environment variables, with which it ends by itself. Returns what it printed.
+    pub fn refusal_to_start(&mut self, environment: &[(String, String)]) -> String {
+        self.program.kill();
+        let output = output(&mut serve(&self.folder, &[&self.file], environment));
+        assert!(!output.status.success(), "{output:?}");
+        let streams =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        streams.concat()
+    }
+
+    /// The path of kratos.yml, which is JSON.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The content of kratos.yml.
+    pub fn settings(&self) -> Value {
         let text = std::fs::read_to_string(&self.file).expect("kratos.json");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Replaces kratos.yml, which Kratos reloads by itself.
+    pub fn replace_settings(&self, settings: &Value) {
+        let temporary = self.file.with_extension("new");
+        let text = serde_json::to_string_pretty(settings).expect("JSON");
+        std::fs::write(&temporary, text).expect("kratos.json is written");
+        std::fs::rename(temporary, &self.file).expect("kratos.json is replaced");
+    }
+
+    /// Replaces the key in kratos.yml. Also extends the lifespan of registration flows, which shows when Kratos has
+    /// reloaded the file.
+    pub fn replace_key(&self, old: &str, new: &str) {
+        let text = self.settings().to_string();
         assert!(text.contains(old));
         let mut settings: Value = serde_json::from_str(&text.replace(old, new)).expect("JSON");
         settings["selfservice"]["flows"]["registration"]["lifespan"] = json!("2h");
-        let temporary = self.file.with_extension("new");
-        std::fs::write(&temporary, settings.to_string()).expect("kratos.json is written");
-        std::fs::rename(temporary, &self.file).expect("kratos.json is replaced");
+        self.replace_settings(&settings);
+    }
+
+    /// Changes the identity schema, which Kratos reads for each request.
+    pub fn change_schema(&self, change: impl FnOnce(&mut Value)) {
+        change_schema(&self.folder, change);
     }
 
     /// Replaces the template of the body, which Kratos reads at each call. Returns the previous one.
@@ -315,13 +345,11 @@ impl Kratos {
         assert_eq!(failed, None);
     }
 
-    /// Changes the identity schema so that the existing company names violate it. Kratos reads the schema for each request.
+    /// Changes the identity schema so that the existing company names violate it.
     pub fn forbid_company_names(&self) {
-        let file = self.folder.join("identity.schema.json");
-        let text = std::fs::read_to_string(&file).expect("the schema");
-        let mut schema: Value = serde_json::from_str(&text).expect("JSON");
-        schema["properties"]["traits"]["properties"]["company"]["maxLength"] = json!(1);
-        std::fs::write(&file, schema.to_string()).expect("the schema is written");
+        self.change_schema(|schema| {
+            schema["properties"]["traits"]["properties"]["company"]["maxLength"] = json!(1);
+        });
     }
 
     /// Sets the state of an identity, as an operator does.
@@ -381,6 +409,31 @@ impl Kratos {
         );
         response
     }
+}
+
+/// The command that starts Kratos with these files in place of kratos.yml.
+fn serve(folder: &Path, files: &[&Path], environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
+    command.args(["serve", "--dev", "--sqa-opt-out"]);
+    for file in files {
+        command.arg("-c").arg(file);
+    }
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", folder)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(folder);
+    command
+}
+
+/// Changes the identity schema in this folder.
+fn change_schema(folder: &Path, change: impl FnOnce(&mut Value)) {
+    let file = folder.join("identity.schema.json");
+    let text = std::fs::read_to_string(&file).expect("the schema");
+    let mut schema: Value = serde_json::from_str(&text).expect("JSON");
+    change(&mut schema);
+    std::fs::write(&file, schema.to_string()).expect("the schema is written");
 }
 
 /// The path of the next page, if there is one.

@@ -1,4 +1,4 @@
-//! A software authenticator that creates passkeys without an attestation.
+//! A software authenticator that creates passkeys and security keys without an attestation.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -21,15 +21,28 @@ const KEY_BEFORE_Y: [u8; 3] = [0x22, 0x58, 0x20];
 
 /// Creates a passkey for a form. Returns the value of its field `passkey_register`.
 pub fn created_for(form: &Value) -> String {
+    let options = options_in(form, "passkey_create_data");
+    created(&options["credentialOptions"]["publicKey"]["challenge"])
+}
+
+/// Registers a security key for a form. Returns the value of its field `webauthn_register`.
+pub fn registered_for(form: &Value) -> String {
+    created(&options_in(form, "webauthn_register_trigger")["publicKey"]["challenge"])
+}
+
+/// The options in the field of a form.
+fn options_in(form: &Value, field: &str) -> Value {
     let nodes = form["ui"]["nodes"].as_array().expect("nodes");
     let options = nodes
         .iter()
         .map(|node| &node["attributes"])
-        .find(|input| input["name"] == "passkey_create_data")
+        .find(|input| input["name"] == field)
         .and_then(|input| input["value"].as_str())
-        .expect("the form offers to create a passkey");
-    let options: Value = serde_json::from_str(options).expect("JSON");
-    let challenge = &options["credentialOptions"]["publicKey"]["challenge"];
+        .unwrap_or_else(|| panic!("the form has no {field}"));
+    serde_json::from_str(options).expect("JSON")
+}
+
+fn created(challenge: &Value) -> String {
     let client_data = json!({
         "type": "webauthn.create", "challenge": challenge, "origin": ORIGIN, "crossOrigin": false,
     });

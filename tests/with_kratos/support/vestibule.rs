@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use vestibule_testing::Program;
 use vestibule_testing::http::{client, metric};
 use vestibule_testing::program::output;
@@ -74,6 +75,37 @@ impl Vestibule {
         metric(&response.text().await.expect("metrics"), name)
     }
 
+    /// The number of calls of a hook so far.
+    pub async fn hook_calls(&self, flow: &str, stage: &str) -> usize {
+        let url = format!("http://127.0.0.1:{}/metrics", self.ports.1);
+        let response = client().get(url).send().await.expect("metrics");
+        let start = format!("vestibule_hook_requests_total{{flow=\"{flow}\",stage=\"{stage}\",");
+        let text = response.text().await.expect("metrics");
+        let lines = text.lines().filter(|line| line.starts_with(&start));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+            .sum()
+    }
+
+    /// Runs `vestibule kratos lint` on these files with the settings. Returns its report, which is JSON.
+    pub fn lint(&self, arguments: &[&str]) -> Value {
+        let settings = path_of(self.settings);
+        let settings = settings.to_str().expect("a path");
+        let fixed = ["kratos", "lint", "--format", "json", "--settings", settings];
+        let mut command = command(
+            &self.folder,
+            self.settings,
+            self.ports,
+            ["unused-key-0123456789", "another-key-0123456789"],
+            &self.environment,
+            &[&fixed, arguments].concat(),
+        );
+        let output = output(&mut command);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("a report: {error}: {stderr}"))
+    }
+
     /// Runs another command of the program with the same settings. Returns its standard output.
     pub fn run_command(&self, arguments: &[&str]) -> String {
         let mut command = command(
@@ -120,15 +152,12 @@ fn command(
     environment: &[(&'static str, String)],
     arguments: &[&str],
 ) -> Command {
-    let settings = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/with_kratos")
-        .join(settings);
     let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
     command
         .args(arguments)
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
-        .env("VESTIBULE_CONFIG", settings)
+        .env("VESTIBULE_CONFIG", path_of(settings))
         .env("FOLDER", folder)
         .env("HOOKS_PORT", ports.0.to_string())
         .env("ADMIN_PORT", ports.1.to_string())
@@ -136,4 +165,11 @@ fn command(
         .env("OLD_KEY", keys[1])
         .current_dir(folder);
     command
+}
+
+/// The path of a settings file of `tests/with_kratos/`.
+fn path_of(settings: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/with_kratos")
+        .join(settings)
 }

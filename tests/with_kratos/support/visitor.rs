@@ -191,18 +191,29 @@ impl Visitor {
         self.send(self.http.get(url)).await.status() == 200
     }
 
-    async fn open(&self, page: Page) -> Flow<'_> {
+    /// Tries to open a page. Returns the status and the body, which is JSON or nothing.
+    pub async fn try_open(&self, page: Page) -> (u16, Value) {
+        let response = self.send(self.http.get(self.url_of(page))).await;
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap_or_default())
+    }
+
+    fn url_of(&self, page: Page) -> String {
         let kind = if self.client == Client::Api {
             "api"
         } else {
             "browser"
         };
-        let url = format!(
+        format!(
             "{}{}/{kind}?return_to={RETURN_TO}&{}",
             self.kratos,
             page.path(),
             self.query.unwrap_or_default()
-        );
+        )
+    }
+
+    async fn open(&self, page: Page) -> Flow<'_> {
+        let url = self.url_of(page);
         let mut response = self.send(self.http.get(&url)).await;
         for _ in 0..5 {
             // While another request writes, Kratos on SQLite can answer 500. The visitor reloads the page.
