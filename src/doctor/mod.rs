@@ -63,27 +63,9 @@ pub async fn examine(options: &Options, environment: &Environment, clock: &Clock
     let mut findings = of_settings(&review);
     match &review.settings {
         None => findings.extend(without_settings()),
-        Some(settings) => match client(settings, clock) {
-            Ok(services) => {
-                let text = std::fs::read_to_string(&options.file).unwrap_or_default();
-                let examined = Examined {
-                    file: &options.file,
-                    environment,
-                    settings,
-                    tree: tree::read(&text, &mut Vec::new()),
-                    services: Arc::new(services),
-                    clock,
-                    timeout: options.timeout,
-                    kratos_public: options.kratos_public.as_ref(),
-                };
-                findings.extend(examined.everything(&options.sections).await);
-            }
-            Err(error) => findings.push(
-                Section::Services
-                    .problem("tls", format!("the HTTP client cannot be created: {error}"))
-                    .help("install the certificates of authorities: the package `ca-certificates`"),
-            ),
-        },
+        Some(settings) => {
+            findings.extend(of_everything(options, environment, settings, clock).await);
+        }
     }
     findings.retain(|finding| options.sections.contains(&finding.section));
     findings.sort_by_key(|finding| finding.section);
@@ -91,6 +73,36 @@ pub async fn examine(options: &Options, environment: &Environment, clock: &Clock
         file: options.file.display().to_string(),
         findings,
     }
+}
+
+/// Examines what the settings name.
+async fn of_everything(
+    options: &Options,
+    environment: &Environment,
+    settings: &Settings,
+    clock: &Clock,
+) -> Vec<Finding> {
+    let services = match client(settings, clock) {
+        Ok(services) => Arc::new(services),
+        Err(error) => {
+            let message = format!("the HTTP client cannot be created: {error}");
+            let found = Section::Services.problem("tls", message);
+            let help = "install the certificates of authorities: the package `ca-certificates`";
+            return vec![found.help(help)];
+        }
+    };
+    let text = std::fs::read_to_string(&options.file).unwrap_or_default();
+    let examined = Examined {
+        file: &options.file,
+        environment,
+        settings,
+        tree: tree::read(&text, &mut Vec::new()),
+        services,
+        clock,
+        timeout: options.timeout,
+        kratos_public: options.kratos_public.as_ref(),
+    };
+    examined.everything(&options.sections).await
 }
 
 fn client(settings: &Settings, clock: &Clock) -> Result<Services, reqwest::Error> {

@@ -8,6 +8,7 @@ use std::fs::{Permissions, set_permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use vestibule_testing::{port, program};
@@ -25,6 +26,17 @@ struct Examination {
 }
 
 impl Examination {
+    /// Reads what the command printed. No value of the environment is in it.
+    fn of_output(output: &Output) -> Self {
+        let (printed, errors) = (text(&output.stdout), text(&output.stderr));
+        assert!(!printed.to_lowercase().contains("canary"), "{printed}");
+        let report = serde_json::from_str(&printed);
+        Self {
+            code: output.status.code().expect("an exit code"),
+            report: report.unwrap_or_else(|error| panic!("{error}: {printed}{errors}")),
+        }
+    }
+
     /// Returns the findings of this name, in order: level, message and help.
     fn of(&self, section: &str, name: &str) -> Vec<&Value> {
         let findings = self.report["findings"].as_array().expect("findings");
@@ -57,15 +69,7 @@ fn examine_with(folder: &Path, options: &[&str], variables: &[(&str, &str)]) -> 
     let arguments = [&["doctor", "--json"], options].concat();
     let mut command = vestibule(folder, &arguments);
     command.env("VESTIBULE_KEY", KEY);
-    let output = program::output(command.envs(variables.iter().copied()));
-    let printed = text(&output.stdout);
-    let errors = text(&output.stderr);
-    assert!(!printed.to_lowercase().contains("canary"), "{printed}");
-    let report = serde_json::from_str(&printed);
-    Examination {
-        code: output.status.code().expect("an exit code"),
-        report: report.unwrap_or_else(|error| panic!("{error}: {printed}{errors}")),
-    }
+    Examination::of_output(&program::output(command.envs(variables.iter().copied())))
 }
 
 #[test]
@@ -168,6 +172,60 @@ fn doctor_warns_about_secrets_that_every_user_can_read() {
     assert_eq!(files[0]["level"], "ok", "{}", files[0]);
     assert_eq!(files[1]["level"], "warning", "{}", files[1]);
     assert_eq!(files[1]["subject"], key.display().to_string());
+}
+
+/// The command without root's right to ignore permissions.
+fn without_override(folder: &Path, arguments: &[&str]) -> Command {
+    let plain = vestibule(folder, arguments);
+    let is_root = program::output(Command::new("id").arg("-u")).stdout == b"0\n";
+    if !is_root {
+        return plain;
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(plain.get_program())
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin");
+    command
+}
+
+#[test]
+fn a_database_that_this_user_cannot_write_is_a_problem() {
+    let folder = folder_with(&format!("{PORTS}dsn: sqlite://data/vestibule.db\n"));
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).expect("a folder");
+    let arguments = ["doctor", "--json", "--only", "files,database"];
+    let set = |path: &Path, mode| {
+        set_permissions(path, Permissions::from_mode(mode)).expect("permissions");
+    };
+    let examine = || {
+        let mut command = without_override(folder.path(), &arguments);
+        Examination::of_output(&program::output(command.env("VESTIBULE_KEY", KEY)))
+    };
+    set(&data, 0o555);
+    let found = examine();
+    assert_eq!(found.code, 1);
+    let of_folder = found.of("files", "permissions")[1];
+    assert_eq!(of_folder["level"], "problem", "{of_folder}");
+    assert_eq!(of_folder["path"], "dsn");
+    let part = "cannot write to it: Permission denied";
+    assert!(of_folder.to_string().contains(part), "{of_folder}");
+
+    set(&data, 0o755);
+    assert!(super::run(folder.path(), &["migrate"]).status.success());
+    set(&data.join("vestibule.db"), 0o444);
+    let found = examine();
+    let of_file = found.of("files", "permissions")[2];
+    assert_eq!(of_file["level"], "problem", "{of_file}");
+    found.assert(
+        "database",
+        "write",
+        "problem",
+        "make the file and its folder writable",
+    );
 }
 
 #[test]

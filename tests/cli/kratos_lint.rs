@@ -189,34 +189,47 @@ fn the_hooks_that_are_printed_for_settings_pass_lint() {
     }
 }
 
-/// Runs lint on a fixture with a running Kratos whose identity schema has these traits.
-fn lint_running(version: &'static str, traits: &[&str], options: &[&str]) -> (i32, String) {
+/// Runs lint on a fixture with a running Kratos of this version, whose identity schema has these traits.
+fn lint_running(fixture: &str, version: &'static str, traits: &[&str]) -> (i32, String) {
     let public = super::doctor::kratos::public(traits);
     let kratos = super::doctor::kratos::kratos(version, public.url());
     let admin = kratos.url();
     let arguments = [
-        &[
-            "-c",
-            "kratos.yml",
-            "--env-file",
-            "kratos.env",
-            "--kratos-admin",
-            &admin,
-        ],
-        options,
+        "-c",
+        "kratos.yml",
+        "--env-file",
+        "kratos.env",
+        "--kratos-admin",
+        &admin,
+        "--settings",
+        "vestibule.yaml",
     ];
-    lint("unknown-field", &arguments.concat())
+    lint(fixture, &arguments)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lint_takes_schemas_and_version_from_a_running_kratos() {
-    let settings = ["--settings", "vestibule.yaml"];
-    let (code, printed) = lint_running("v26.2.0", &["email"], &settings);
-    assert_eq!(code, 1, "{printed}");
-    assert!(printed.contains("[unknown-field]"), "{printed}");
-    assert!(!printed.contains("--schema"), "{printed}");
-    let (code, printed) = lint_running("v26.2.0", &["email", "vat_nummer"], &settings);
-    assert_eq!(code, 0, "{printed}");
+    const FIELD: &str = "unknown-field";
+    const OLD: &str = "old-kratos";
+    for (fixture, version, traits, is_reported) in [
+        (FIELD, "v26.2.0", &["email"][..], true),
+        (FIELD, "v26.2.0", &["email", "vat_nummer"], false),
+        // kratos.yml of this fixture names v1.3.1.
+        (OLD, "v25.3.0", &["email", "vat_number"], true),
+        (OLD, "v26.2.0", &["email", "vat_number"], false),
+        // A Kratos that was built from source has no version.
+        (OLD, "master", &["email", "vat_number"], true),
+    ] {
+        let (code, printed) = lint_running(fixture, version, traits);
+        assert_eq!(
+            code,
+            i32::from(is_reported),
+            "{fixture} {version}\n{printed}"
+        );
+        let rule = format!("[{fixture}]");
+        assert_eq!(printed.contains(&rule), is_reported, "{printed}");
+        assert!(!printed.contains("--schema"), "{printed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
