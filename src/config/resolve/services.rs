@@ -32,40 +32,39 @@ impl Resolver<'_> {
             let Some(file) = self.decode::<file::Service>(&cursor) else {
                 continue;
             };
-            let url = self.service_url(&cursor.key("url"), &file.url);
-            let timeout = self.timeout(&cursor, file.timeout.as_ref());
-            let headers = self.service_headers(&cursor.key("headers"), &file.headers);
-            let auth = file
-                .auth
-                .as_ref()
-                .and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
-            let signing_keys = file
-                .sign
-                .as_ref()
-                .map(|sign| self.signing_keys(&cursor.key("sign"), sign))
-                .unwrap_or_default();
-            let limit = file
-                .limit
-                .as_ref()
-                .map(|limit| self.limit(&cursor.key("limit"), limit))
-                .unwrap_or_default();
-            let probe = file
-                .probe
-                .as_ref()
-                .and_then(|probe| self.probe(&cursor.key("probe"), probe));
-            let Some(url) = url else { continue };
-            let service = Service {
-                name: entry.key.clone(),
-                url,
-                timeout,
-                headers,
-                auth,
-                limit,
-                signing_keys,
-                probe,
-            };
-            self.services.insert(entry.key.clone(), service);
+            if let Some(service) = self.named_service(&cursor, &entry.key, &file) {
+                self.services.insert(entry.key.clone(), service);
+            }
         }
+    }
+
+    fn named_service(
+        &mut self,
+        cursor: &Cursor<'_>,
+        name: &str,
+        file: &file::Service,
+    ) -> Option<Service> {
+        let url = self.service_url(&cursor.key("url"), &file.url);
+        let timeout = self.timeout(cursor, file.timeout.as_ref());
+        let headers = self.service_headers(&cursor.key("headers"), &file.headers);
+        let auth = file.auth.as_ref();
+        let auth = auth.and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
+        let sign = file.sign.as_ref();
+        let signing_keys = sign.map(|sign| self.signing_keys(&cursor.key("sign"), sign));
+        let limit = file.limit.as_ref();
+        let limit = limit.map(|limit| self.limit(&cursor.key("limit"), limit));
+        let probe = file.probe.as_ref();
+        let probe = probe.and_then(|probe| self.probe(&cursor.key("probe"), probe));
+        Some(Service {
+            name: name.to_owned(),
+            url: url?,
+            timeout,
+            headers,
+            auth,
+            limit: limit.unwrap_or_default(),
+            signing_keys: signing_keys.unwrap_or_default(),
+            probe,
+        })
     }
 
     /// Resolves the key `timeout` of a section. Its default depends on what the call is for.
