@@ -2,15 +2,16 @@
 //! creates the identity. Afterwards Vestibule notifies external services, and retries each delivery until it succeeds
 //! or is abandoned.
 //!
-//! The crate has fifteen folders in nine layers. Imports go down, never up, and folders on one line do not import
+//! The crate has sixteen folders in nine layers. Imports go down, never up, and folders on one line do not import
 //! each other:
 //!
-//! `cli → demo → {app, lint, rule_tests} → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base`
+//! `cli → {demo, doctor} → {app, lint, rule_tests} → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base`
 //!
 //! So a folder can be read with knowledge of only the folders below it.
 //!
 //! - `cli`: one file per command.
 //! - `demo`: `vestibule demo`, with example services and a page.
+//! - `doctor`: `vestibule doctor` examines everything that the settings name.
 //! - `app`: builds all parts, starts and stops them.
 //! - `lint`: checks kratos.yml against the identity schemas and the settings.
 //! - `rule_tests`: runs tests of an operator's rules.
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod expression;
 pub mod http;
 pub mod jobs;

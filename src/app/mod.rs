@@ -41,7 +41,7 @@ use tasks::TaskMonitor;
 use thread_watch::ThreadWatch;
 
 pub use components::identity_tracker;
-pub use open_files::raise_open_files_limit;
+pub use open_files::{max_connections_of_this_machine, raise_open_files_limit};
 pub use signals::{ignore_hang_ups, shutdown_signal};
 
 /// How long running calls and attempts may take after the stop began.

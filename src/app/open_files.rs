@@ -36,6 +36,12 @@ pub(super) fn max_connections() -> usize {
     permitted(getrlimit(Resource::Nofile).current)
 }
 
+/// Returns how many connections of Kratos may be open at the same time after [`raise_open_files_limit`].
+#[must_use]
+pub fn max_connections_of_this_machine() -> usize {
+    permitted(getrlimit(Resource::Nofile).maximum)
+}
+
 fn permitted(limit: Option<u64>) -> usize {
     let left = limit.map_or(MAX_CONNECTIONS, |limit| limit.saturating_sub(OTHER_FILES));
     usize::try_from(left.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)).unwrap_or(usize::MAX)

@@ -1,6 +1,7 @@
 //! `vestibule kratos`: prints the hooks for kratos.yml.
 
 mod lint;
+mod running;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use url::Url;
 
+use crate::base::clock::Clock;
 use crate::config::{self, Environment, Settings};
 use crate::kratos::snippet::{Body, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method};
 use crate::kratos::template::{header_allowlist, template};
@@ -135,10 +137,10 @@ impl Needs {
 
 impl Command {
     /// Runs the command.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, clock: Clock) -> anyhow::Result<ExitCode> {
         let hooks = match self {
             Self::Hooks(hooks) => hooks,
-            Self::Lint(lint) => return Ok(lint.run()),
+            Self::Lint(lint) => return Ok(lint.run(clock).await),
         };
         let needs = match &hooks.config {
             None => Needs::default(),
@@ -254,6 +256,11 @@ impl Hooks {
              # If hooks of yours precede these, print the names anew with `--behind NUMBER`:"
         )
     }
+}
+
+/// Parses the address of an API of Kratos.
+pub(super) fn api_address(text: &str) -> Result<Url, String> {
+    Url::parse(&base(text)?).map_err(|error| error.to_string())
 }
 
 /// Parses an address to which paths can be appended.

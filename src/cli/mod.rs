@@ -4,6 +4,7 @@ pub mod completions;
 pub mod decisions;
 pub mod deferred;
 pub mod deliveries;
+pub mod doctor;
 pub mod forget;
 pub mod health;
 pub mod keygen;
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::Options),
     /// Check a settings file, and print every problem and warning
     Validate(validate::Options),
+    /// Examine everything that the settings name: files, database, ports, services and Kratos
+    Doctor(doctor::Options),
     /// Print the JSON Schema of the settings file, for editors
     Schema(schema::Options),
     /// Print the hooks for kratos.yml, and check kratos.yml
@@ -134,7 +137,8 @@ impl Cli {
             Command::Demo(options) => demo::run(&options, &clock).await,
             Command::Validate(options) => validate::run(&options),
             Command::Schema(options) => schema::run(&options),
-            Command::Kratos(command) => command.run(),
+            Command::Doctor(options) => doctor::run(options, &clock).await,
+            Command::Kratos(command) => command.run(clock).await,
             Command::Deliveries(command) => command.run(clock.now()).await,
             Command::Deferred(command) => command.run(clock.now()).await,
             Command::Migrate(file) => migrate::run(&file).await,

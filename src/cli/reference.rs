@@ -13,7 +13,7 @@ This page is generated from `vestibule --help` and the help of each command.
 
 | exit code | meaning |
 |---|---|
-| 0 | The command did what was asked. `validate` and `kratos` found no problem; `test` has no failed case. |
+| 0 | The command did what was asked. `validate`, `doctor` and `kratos` found no problem; `test` has no failed case. |
 | 1 | A problem, a failed case, a skipped delivery, or an error, which is printed. |
 | 2 | A wrong option or argument. |
 

@@ -263,6 +263,22 @@ pub struct Service {
     /// signed.
     #[serde(default)]
     pub sign: Option<Sign>,
+    /// A harmless request, with which `vestibule doctor` checks that the service accepts the credentials. Nothing else
+    /// sends it. Default: none, and the credentials are not checked.
+    #[serde(default)]
+    pub probe: Option<Probe>,
+}
+
+/// A harmless request of `vestibule doctor`, sent with the headers and the credentials of the service.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// GET this path of the service. It must change nothing, and need credentials: `/me`.
+    pub get: Text,
+    /// The statuses that show that the service works and accepts the credentials. A service that has only POST at this
+    /// path may answer 405. Default: any 2xx status.
+    #[serde(default)]
+    pub expect: Vec<Number>,
 }
 
 /// Limits for deliveries to a service. Calls before the identity is saved are not limited.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use super::read_file::{MAX_INSERTED, read_text};
 use crate::expression::{Piece, Variable};
+use crate::kratos::schema::Schemas;
 
-/// The variables for `${env:…}`.
+/// The variables for `${env:…}`, and what else replaces a part of the settings file.
 #[derive(Clone, Debug)]
 pub struct Environment {
     source: Source,
     allows_missing: bool,
+    schemas: Option<Arc<Schemas>>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +29,7 @@ impl Environment {
         Self {
             source: Source::Process,
             allows_missing: false,
+            schemas: None,
         }
     }
 
@@ -36,6 +39,7 @@ impl Environment {
         Self {
             source: Source::Given(Arc::new(variables.into_iter().collect())),
             allows_missing: false,
+            schemas: None,
         }
     }
 
@@ -47,6 +51,20 @@ impl Environment {
             allows_missing: true,
             ..self
         }
+    }
+
+    /// Uses these identity schemas, and not those that the settings name.
+    #[must_use]
+    pub fn with_identity_schemas(self, schemas: Schemas) -> Self {
+        Self {
+            schemas: Some(Arc::new(schemas)),
+            ..self
+        }
+    }
+
+    /// Returns the identity schemas that replace those of the settings.
+    pub(super) fn identity_schemas(&self) -> Option<&Schemas> {
+        self.schemas.as_deref()
     }
 
     /// Returns whether placeholders are inserted.

@@ -11,6 +11,7 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::checks::{BuiltinMessages, Check, MessageCatalog, Rules};
 use crate::expression::Lists;
+use crate::kratos::schema::Schemas;
 use crate::kratos::{BodyNeeds, ClientIpHeader, Identifiers};
 use crate::model::decision::KeptDecisions;
 use crate::model::delivery::{self, Event};
@@ -181,6 +182,8 @@ pub struct Log {
 pub struct Kratos {
     /// The admin API.
     pub admin: Option<Service>,
+    /// The identity schemas that the settings name.
+    pub schemas: Arc<Schemas>,
     /// The traits with which visitors sign in, from the identity schema.
     pub identifiers: Identifiers,
     /// Whether `pre` sets an `external_id`.

@@ -112,6 +112,11 @@ impl Schemas {
         self.0.iter().map(|schema| schema.id.as_str())
     }
 
+    /// Returns the ids and the documents, in the order of the settings.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|one| (one.id.as_str(), &one.root))
+    }
+
     /// Returns whether every schema describes `traits`, or refers to another document that may.
     #[must_use]
     pub fn all_describe_traits(&self) -> bool {

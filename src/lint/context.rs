@@ -29,6 +29,8 @@ pub struct Context<'k> {
     pub settings: Option<&'k SettingsFile>,
     /// The paths of containers.
     pub mappings: &'k [Mapping],
+    /// The version that a running Kratos reports.
+    pub version: Option<&'k str>,
     /// The index of the file with the environment of Kratos, if it is known.
     pub environment_file: Option<usize>,
 }
@@ -56,9 +58,16 @@ impl<'k> Context<'k> {
         Self {
             kratos,
             lists: lists(kratos),
-            schemas: schemas(kratos, &input.schemas, &input.mappings, findings),
+            schemas: match &input.running {
+                Some(running) => Some(running.schemas.clone()),
+                None => schemas(kratos, &input.schemas, &input.mappings, findings),
+            },
             settings,
             mappings: &input.mappings,
+            version: input
+                .running
+                .as_ref()
+                .map(|running| running.version.as_str()),
             environment_file: environment_index(input),
         }
     }

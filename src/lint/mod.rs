@@ -11,11 +11,13 @@ mod hooks;
 mod paste;
 mod report;
 pub mod rules;
+pub mod version;
 
 use std::path::Path;
 
 use crate::base::diagnostics::Problem;
 use crate::config::{self, Environment, tree};
+use crate::kratos::schema::Schemas;
 use address::Mapping;
 use context::{Context, SettingsFile};
 use document::Node;
@@ -33,6 +35,15 @@ pub struct File {
     pub text: String,
 }
 
+/// What a running Kratos says about itself.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// The version.
+    pub version: String,
+    /// The identity schemas that are in force.
+    pub schemas: Schemas,
+}
+
 /// What is checked.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
@@ -44,6 +55,8 @@ pub struct Input {
     pub mappings: Vec<Mapping>,
     /// Identity schemas by id. They replace those that kratos.yml names.
     pub schemas: Vec<(String, String)>,
+    /// A running Kratos. Its identity schemas replace all others.
+    pub running: Option<Running>,
     /// The settings file of Vestibule.
     pub settings: Option<File>,
 }

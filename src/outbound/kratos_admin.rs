@@ -2,6 +2,7 @@
 
 pub mod call_limit;
 pub mod hook_view;
+pub mod in_force;
 pub mod patch;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use call_limit::CallLimit;
 use crate::base::clock::Clock;
 use crate::model::request::{Body, Method, Request};
 use crate::outbound::services::client::{Answer, CallError, Services, TimeLimit};
-use crate::outbound::services::{Auth, Limit, Service};
+use crate::outbound::services::{Auth, Service};
 
 /// The name of the admin API among the services. Operators cannot give this name to a service.
 pub const SERVICE: &str = "kratos admin api";
@@ -77,13 +78,9 @@ pub enum Error {
 #[must_use]
 pub fn service(url: Url, auth: Option<Auth>) -> Service {
     Service {
-        name: SERVICE.to_owned(),
-        url,
         timeout: Some(TIMEOUT),
-        headers: Vec::new(),
         auth,
-        limit: Limit::default(),
-        signing_keys: Vec::new(),
+        ..Service::without_credentials(SERVICE.to_owned(), url)
     }
 }
 
@@ -274,6 +271,10 @@ fn is_identity(value: &Value) -> bool {
         .as_str()
         .is_some_and(|id| Uuid::parse_str(id).is_ok())
         && value["schema_id"].is_string()
+}
+
+fn is_identity_schema(value: &Value) -> bool {
+    value["id"].is_string() && value["schema"].is_object()
 }
 
 /// Returns the `page_token` of the link `rel="next"`.

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod client;
 mod connections;
+pub mod diagnose;
 mod resolver;
 pub mod sign;
 
@@ -32,6 +33,46 @@ pub struct Service {
     pub limit: Limit,
     /// The keys that sign deliveries: several during a rotation, none if deliveries are not signed.
     pub signing_keys: Vec<SigningKey>,
+    /// The request with which `vestibule doctor` checks the credentials.
+    pub probe: Option<Probe>,
+}
+
+/// A harmless request that shows whether a service works and accepts the credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The path of a GET, with its query.
+    pub path: String,
+    /// The expected statuses; any 2xx if there are none.
+    pub expected: Vec<u16>,
+}
+
+impl Service {
+    /// Returns a service with nothing but an address.
+    #[must_use]
+    pub fn without_credentials(name: String, url: Url) -> Self {
+        Self {
+            name,
+            url,
+            timeout: None,
+            headers: Vec::new(),
+            auth: None,
+            limit: Limit::default(),
+            signing_keys: Vec::new(),
+            probe: None,
+        }
+    }
+}
+
+impl Probe {
+    /// Returns whether this status is expected.
+    #[must_use]
+    pub fn expects(&self, status: u16) -> bool {
+        if self.expected.is_empty() {
+            (200..300).contains(&status)
+        } else {
+            self.expected.contains(&status)
+        }
+    }
 }
 
 /// The limit for deliveries to a service.

@@ -12,6 +12,7 @@ pub mod flow_reader;
 pub mod group_commit;
 pub mod guard;
 pub mod identity_writes;
+pub mod inspect;
 pub mod known_identities;
 pub mod late_refusals;
 pub mod lock;

@@ -6,6 +6,7 @@
 mod connect;
 
 use super::adapter::{Connections, Pool};
+use super::inspect::Inspection;
 use super::{Database, Error};
 use crate::base::clock::Clock;
 
@@ -16,6 +17,11 @@ pub async fn open(url: &str, clock: Clock) -> Result<Database, Error> {
     let changes = connect::migrate(&connections, &clock).await?;
     let connections = Connections::Postgres { connections, clock };
     Ok(Database::new(Pool::new(connections), changes))
+}
+
+/// Inspects the database without a change.
+pub(super) async fn inspect(url: &str, clock: &Clock) -> Result<Inspection, Error> {
+    connect::inspect(url, clock).await
 }
 
 /// Returns whether the text is an address of a PostgreSQL database.

@@ -5,7 +5,7 @@ use sqlx::migrate::{Migrate, MigrateError};
 use super::Error;
 
 /// The table of applied migrations.
-const TABLE: &str = "_sqlx_migrations";
+pub(super) const TABLE: &str = "_sqlx_migrations";
 
 /// A migration that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

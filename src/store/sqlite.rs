@@ -13,6 +13,7 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 
 use super::adapter::{Connections, DatabaseFile, Pool};
+use super::inspect::Inspection;
 use super::{Database, Error};
 
 /// How long a statement waits for another program's write, with [`open`].
@@ -23,15 +24,28 @@ pub async fn open(path: &Path) -> Result<Database, Error> {
     open_with(path, PATIENCE).await
 }
 
+/// Inspects the file, which must exist, without a change.
+pub(super) async fn inspect(path: &Path) -> Result<Inspection, Error> {
+    let inspected = connect::inspect(path, PATIENCE).await;
+    let mut found = inspected.map_err(|error| name_lock(path, error))?;
+    found.write = found.write.map_err(|error| name_lock(path, error));
+    Ok(found)
+}
+
 /// Opens the file with another limit for the wait.
 pub async fn open_with(path: &Path, patience: Duration) -> Result<Database, Error> {
     let opened = open_file(path, patience).await;
-    opened.map_err(|error| match error {
+    opened.map_err(|error| name_lock(path, error))
+}
+
+/// Names the file in the error of a lock that another program holds.
+fn name_lock(path: &Path, error: Error) -> Error {
+    match error {
         Error::Database(cause) if is_locked(&cause) => Error::Locked {
             path: path.to_owned(),
         },
         error => error,
-    })
+    }
 }
 
 /// Returns whether the error is `SQLITE_BUSY` or `SQLITE_LOCKED`, whose variants are in the higher bytes.

@@ -6,6 +6,9 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
+use vestibule_testing::fake_service::FakeService;
+use vestibule_testing::port;
+
 use super::{text, vestibule};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kratos-lint");
@@ -184,4 +187,86 @@ fn the_hooks_that_are_printed_for_settings_pass_lint() {
             "{settings}\n{report}"
         );
     }
+}
+
+/// Runs lint on a fixture with a running Kratos of this version, whose identity schema has these traits.
+fn lint_running(fixture: &str, version: &'static str, traits: &[&str]) -> (i32, String) {
+    let public = super::doctor::kratos::public(traits);
+    let kratos = super::doctor::kratos::kratos(version, public.url());
+    let admin = kratos.url();
+    let arguments = [
+        "-c",
+        "kratos.yml",
+        "--env-file",
+        "kratos.env",
+        "--kratos-admin",
+        &admin,
+        "--settings",
+        "vestibule.yaml",
+    ];
+    lint(fixture, &arguments)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lint_takes_schemas_and_version_from_a_running_kratos() {
+    const FIELD: &str = "unknown-field";
+    const OLD: &str = "old-kratos";
+    for (fixture, version, traits, is_reported) in [
+        (FIELD, "v26.2.0", &["email"][..], true),
+        (FIELD, "v26.2.0", &["email", "vat_nummer"], false),
+        // kratos.yml of this fixture names v1.3.1.
+        (OLD, "v25.3.0", &["email", "vat_number"], true),
+        (OLD, "v26.2.0", &["email", "vat_number"], false),
+        // A Kratos that was built from source has no version.
+        (OLD, "master", &["email", "vat_number"], true),
+    ] {
+        let (code, printed) = lint_running(fixture, version, traits);
+        assert_eq!(
+            code,
+            i32::from(is_reported),
+            "{fixture} {version}\n{printed}"
+        );
+        let rule = format!("[{fixture}]");
+        assert_eq!(printed.contains(&rule), is_reported, "{printed}");
+        assert!(!printed.contains("--schema"), "{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lint_says_why_it_cannot_ask_a_running_kratos() {
+    let public = super::doctor::kratos::public(&["email"]);
+    let nowhere = format!("http://127.0.0.1:{}", port::free());
+    let cut_off = super::doctor::kratos::kratos("v26.2.0", nowhere.clone());
+    let empty = FakeService::answering(|call| match call.path.as_str() {
+        "/version" => (200, "{\"version\": \"v26.2.0\"}".to_owned(), None),
+        _ => (200, "[]".to_owned(), None),
+    });
+    let other = FakeService::start();
+    for (admin, part) in [
+        (nowhere.clone(), "help: check that Kratos runs"),
+        (other.url(), "4433 is the public API"),
+        (public.url(), "4433 is the public API"),
+        (cut_off.url(), "--kratos-public"),
+        (empty.url(), "without an identity schema"),
+        ("kratos:4434".to_owned(), "http://"),
+    ] {
+        let arguments = ["-c", "kratos.yml", "--kratos-admin", &admin];
+        let (code, printed) = lint("clean", &arguments);
+        assert_eq!(code, 2, "{admin}: {printed}");
+        assert!(printed.contains(part), "{admin}: {printed}");
+    }
+    let arguments = [
+        "-c",
+        "kratos.yml",
+        "--kratos-admin",
+        &cut_off.url(),
+        "--kratos-public",
+        &public.url(),
+    ];
+    let (code, printed) = lint("clean", &arguments);
+    assert_ne!(code, 2, "{printed}");
+    // Only one source of schemas can be given.
+    let both = ["--schema", "default=identity.schema.json"];
+    let (code, printed) = lint("clean", &[&arguments[..], &both].concat());
+    assert_eq!(code, 2, "{printed}");
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod kratos_lint;
 mod operator;
 mod reconcile;

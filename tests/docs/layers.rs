@@ -10,7 +10,7 @@ use syn::{Attribute, Item, ItemUse, Macro, UseTree};
 use crate::{read, root, sources};
 
 /// The line in ARCHITECTURE.md that names the layers, from the highest to the lowest.
-const LAYERS: &str = "cli → demo → {app, lint, rule_tests} → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base";
+const LAYERS: &str = "cli → {demo, doctor} → {app, lint, rule_tests} → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base";
 
 /// The layer of each folder; the highest layer is 0.
 fn layers() -> BTreeMap<String, usize> {

@@ -31,6 +31,7 @@ fn checked(folder: &Path) -> Report {
             local: folder.to_owned(),
         }],
         schemas: Vec::new(),
+        running: None,
         settings: read(folder, "vestibule.yaml"),
     })
 }

@@ -14,6 +14,7 @@ mod checked_fields;
 mod code;
 mod data;
 mod delivery_order;
+mod doctor;
 mod flows;
 mod gate;
 mod keys;
@@ -163,6 +164,8 @@ fn main() {
     cases.long(gate::late_refusals::vestibule_enforces_a_late_refusal_in_forty_rounds);
     cases.long(gate::late_refusals::vestibule_loses_no_profile_change_saved_during_an_identity_write_in_forty_rounds);
     cases.once(admin_api::vestibule_finds_lists_and_changes_identities);
+    cases.once(doctor::doctor_is_clean_until_kratos_has_no_such_trait);
+    cases.once(doctor::lint_takes_the_identity_schemas_from_a_running_kratos);
     cases.once(reconcile::vestibule_delivers_imported_accounts_once_and_erases_deleted_ones);
     cases.once(tutorial::the_tutorial_leads_to_a_refused_sign_up);
     cases.once(unreported::vestibule_delivers_changes_and_deletions_of_the_admin_api_once);

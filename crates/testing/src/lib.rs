@@ -25,6 +25,7 @@ pub mod rng;
 pub mod serve;
 pub mod tcp_proxy;
 pub mod test_case;
+pub mod tls;
 pub mod wait;
 
 pub use closing_service::ClosingService;

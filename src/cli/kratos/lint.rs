@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
+use url::Url;
 
+use super::running;
+use crate::base::clock::Clock;
 use crate::base::diagnostics::Problem;
 use crate::cli::validate::{Format, annotation, problem_as_json};
 use crate::lint::address::Mapping;
@@ -16,11 +19,12 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  no problem; with --strict, no warning either
   1  a problem; with --strict, a problem or a warning
-  2  the command line is wrong, or a file cannot be read
+  2  the command line is wrong, a file cannot be read, or Kratos cannot be asked
 
 Examples:
   vestibule kratos lint -c kratos.yml -c vestibule-hooks.yml --settings vestibule.yaml
   vestibule kratos lint -c kratos/kratos.yml --map /etc/config/kratos=./kratos --env-file kratos.env --strict --format github
+  vestibule kratos lint -c kratos.yml --kratos-admin http://127.0.0.1:4434 --settings vestibule.yaml
   helm template . | yq '.data[\"kratos.yaml\"]' | vestibule kratos lint -c - --schema default=identity.schema.json";
 
 /// `vestibule kratos lint …`
@@ -40,6 +44,13 @@ pub struct Lint {
     /// The file of an identity schema, in place of the address in kratos.yml
     #[arg(long = "schema", value_name = "ID=FILE", value_parser = schema)]
     schemas: Vec<(String, PathBuf)>,
+    /// The admin API of a running Kratos, `http://127.0.0.1:4434`: check with its version and with the identity schemas that
+    /// are in force, in place of those of the files
+    #[arg(long, value_name = "URL", value_parser = super::api_address, conflicts_with = "schemas")]
+    kratos_admin: Option<Url>,
+    /// The public API of that Kratos, which has the schemas. Needed if `serve.public.base_url` cannot be used from here
+    #[arg(long, value_name = "URL", value_parser = super::api_address, requires = "kratos_admin")]
+    kratos_public: Option<Url>,
     /// The settings file of Vestibule. Its environment variables may be missing
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -53,8 +64,8 @@ pub struct Lint {
 
 impl Lint {
     /// Checks the files, and prints the findings.
-    pub fn run(&self) -> ExitCode {
-        let input = match self.input() {
+    pub async fn run(&self, clock: Clock) -> ExitCode {
+        let input = match self.input(clock).await {
             Ok(input) => input,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -75,7 +86,14 @@ impl Lint {
         }
     }
 
-    fn input(&self) -> Result<Input, String> {
+    async fn input(&self, clock: Clock) -> Result<Input, String> {
+        let running = match &self.kratos_admin {
+            Some(admin) => {
+                let public = self.kratos_public.as_ref();
+                Some(running::read(admin, public, clock).await?)
+            }
+            None => None,
+        };
         let schema =
             |(id, path): &(String, PathBuf)| Ok::<_, String>((id.clone(), read(path)?.text));
         Ok(Input {
@@ -87,6 +105,7 @@ impl Lint {
             environment: self.env_file.as_deref().map(read).transpose()?,
             mappings: self.mappings.clone(),
             schemas: self.schemas.iter().map(schema).collect::<Result<_, _>>()?,
+            running,
             settings: self.settings.as_deref().map(read).transpose()?,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oxilangtag::LanguageTag;
@@ -380,6 +381,7 @@ impl Resolver<'_> {
             }
             return Kratos {
                 admin: None,
+                schemas: Arc::clone(&self.schemas),
                 identifiers,
                 external_id,
             };
@@ -396,6 +398,7 @@ impl Resolver<'_> {
         }
         Kratos {
             admin: url.map(|url| kratos_admin::service(url, auth)),
+            schemas: Arc::clone(&self.schemas),
             identifiers,
             external_id,
         }

@@ -58,6 +58,9 @@ impl Resolver<'_> {
                 None => self.lacks_a_schema = true,
             }
         }
+        if let Some(in_force) = self.environment.identity_schemas() {
+            schemas = in_force.clone();
+        }
         let identifiers = Identifiers::of(&schemas);
         // Without one of the schemas, a trait that the others do not name may be right.
         if !self.lacks_a_schema {

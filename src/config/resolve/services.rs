@@ -8,7 +8,7 @@ use super::{Cursor, Resolver};
 use crate::base::diagnostics::Problem;
 use crate::base::secret::Secret;
 use crate::config::file;
-use crate::outbound::services::{ApiKeyLocation, Auth, Limit, Service, SigningKey};
+use crate::outbound::services::{ApiKeyLocation, Auth, Limit, Probe, Service, SigningKey};
 
 /// Headers that Vestibule sets itself.
 const OURS: [&str; 9] = [
@@ -32,35 +32,39 @@ impl Resolver<'_> {
             let Some(file) = self.decode::<file::Service>(&cursor) else {
                 continue;
             };
-            let url = self.service_url(&cursor.key("url"), &file.url);
-            let timeout = self.timeout(&cursor, file.timeout.as_ref());
-            let headers = self.service_headers(&cursor.key("headers"), &file.headers);
-            let auth = file
-                .auth
-                .as_ref()
-                .and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
-            let signing_keys = file
-                .sign
-                .as_ref()
-                .map(|sign| self.signing_keys(&cursor.key("sign"), sign))
-                .unwrap_or_default();
-            let limit = file
-                .limit
-                .as_ref()
-                .map(|limit| self.limit(&cursor.key("limit"), limit))
-                .unwrap_or_default();
-            let Some(url) = url else { continue };
-            let service = Service {
-                name: entry.key.clone(),
-                url,
-                timeout,
-                headers,
-                auth,
-                limit,
-                signing_keys,
-            };
-            self.services.insert(entry.key.clone(), service);
+            if let Some(service) = self.named_service(&cursor, &entry.key, &file) {
+                self.services.insert(entry.key.clone(), service);
+            }
         }
+    }
+
+    fn named_service(
+        &mut self,
+        cursor: &Cursor<'_>,
+        name: &str,
+        file: &file::Service,
+    ) -> Option<Service> {
+        let url = self.service_url(&cursor.key("url"), &file.url);
+        let timeout = self.timeout(cursor, file.timeout.as_ref());
+        let headers = self.service_headers(&cursor.key("headers"), &file.headers);
+        let auth = file.auth.as_ref();
+        let auth = auth.and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
+        let sign = file.sign.as_ref();
+        let signing_keys = sign.map(|sign| self.signing_keys(&cursor.key("sign"), sign));
+        let limit = file.limit.as_ref();
+        let limit = limit.map(|limit| self.limit(&cursor.key("limit"), limit));
+        let probe = file.probe.as_ref();
+        let probe = probe.and_then(|probe| self.probe(&cursor.key("probe"), probe));
+        Some(Service {
+            name: name.to_owned(),
+            url: url?,
+            timeout,
+            headers,
+            auth,
+            limit: limit.unwrap_or_default(),
+            signing_keys: signing_keys.unwrap_or_default(),
+            probe,
+        })
     }
 
     /// Resolves the key `timeout` of a section. Its default depends on what the call is for.
@@ -174,6 +178,42 @@ impl Resolver<'_> {
         }
     }
 
+    fn probe(&mut self, cursor: &Cursor<'_>, file: &file::Probe) -> Option<Probe> {
+        let place = cursor.key("get");
+        let path = self.text(&file.get)?;
+        let mistake = if !path.starts_with('/') {
+            Some((
+                "expected a path of the service",
+                "it begins with `/`, as in `/me`",
+            ))
+        } else if file.get.0.replace("${", "").contains('{') {
+            Some((
+                "a probe has no expressions",
+                "there is no visitor; write a fixed path, as in `/me`",
+            ))
+        } else if path.contains('#') {
+            let hint = "write `%23` for a `#` in a path";
+            Some(("the part after `#` is never sent", hint))
+        } else {
+            None
+        };
+        if let Some((message, hint)) = mistake {
+            self.report(&place, message, Some(hint.to_owned()));
+        }
+        let expect = cursor.key("expect");
+        let expected = file.expect.iter().enumerate().map(|(index, number)| {
+            let number = file::Decimal(number.0.clone());
+            self.amount(&expect.item(index), Some(&number), 200.0, (100.0, 599.0))
+        });
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 100 and 599"
+        )]
+        let expected = expected.map(|status| status as u16).collect();
+        Some(Probe { path, expected })
+    }
+
     fn signing_keys(&mut self, cursor: &Cursor<'_>, sign: &file::Sign) -> Vec<SigningKey> {
         let secrets: Vec<(Cursor<'_>, &file::Text)> = match (&sign.secret, &sign.secrets) {
             (Some(secret), None) => vec![(cursor.key("secret"), secret)],
@@ -285,15 +325,7 @@ impl Resolver<'_> {
             }
         };
         let name = address.trim_end_matches('/').to_owned();
-        let service = Service {
-            name: name.clone(),
-            url,
-            timeout: None,
-            headers: Vec::new(),
-            auth: None,
-            limit: Limit::default(),
-            signing_keys: Vec::new(),
-        };
+        let service = Service::without_credentials(name.clone(), url);
         self.services.entry(name.clone()).or_insert(service);
         Some(name)
     }

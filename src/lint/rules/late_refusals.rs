@@ -4,8 +4,10 @@ use super::super::context::{Context, Enabled};
 use super::super::document::{Kind, Node};
 use super::super::finding::Findings;
 use super::super::paste;
+use super::super::version::{KratosVersion, kratos_version};
 use crate::base::diagnostics::listed;
 use crate::checks::Check;
+use crate::config::Settings;
 use crate::kratos::{Flow, Stage};
 use crate::model::pending::ExternalId;
 
@@ -19,8 +21,6 @@ const LOGINS: [&str; 7] = [
     "totp",
     "lookup_secret",
 ];
-/// The first version of Kratos that stores the `external_id` of an answer.
-const EXTERNAL_ID_SINCE: [u32; 3] = [25, 4, 0];
 
 /// Applies the rules.
 pub fn check(context: &Context<'_>, findings: &mut Findings) {
@@ -33,8 +33,8 @@ pub fn check(context: &Context<'_>, findings: &mut Findings) {
         check_recovery(context, check, findings);
         check_settings(context, check, findings);
     }
-    if let Some(check) = settings.checks.iter().find(|check| check.can_refuse_late()) {
-        check_version(context, check, findings);
+    if settings.checks.iter().any(Check::can_refuse_late) {
+        check_version(context, settings, findings);
     }
 }
 
@@ -144,31 +144,30 @@ fn enabled<'m>(
     yes
 }
 
-/// Before v25.4.0, Kratos ignores the `external_id` by which Vestibule finds what became of a sign-up.
-fn check_version(context: &Context<'_>, check: &Check, findings: &mut Findings) {
-    let Some(node) = context.kratos.get("version") else {
-        findings.not_checked("the version of Kratos: kratos.yml has no `version`");
+/// The version of a running Kratos replaces that of kratos.yml, if it is one.
+fn check_version(context: &Context<'_>, settings: &Settings, findings: &mut Findings) {
+    let written = context.kratos.text_at(&["version"]);
+    let running = context
+        .version
+        .filter(|version| kratos_version(settings, version) != KratosVersion::Unknown);
+    let Some(version) = running.or(written) else {
+        findings.not_checked(match context.version {
+            Some(version) => format!("the version of Kratos: `{version}` is not a version"),
+            None => "the version of Kratos: kratos.yml has no `version`".to_owned(),
+        });
         return;
     };
-    let text = node.text().unwrap_or_default();
-    let numbers: Vec<u32> = text
-        .trim_start_matches('v')
-        .split(['.', '-', '+'])
-        .map_while(|part| part.parse().ok())
-        .take(3)
-        .collect();
-    if numbers.is_empty() {
-        findings.not_checked(format!("the version of Kratos: `{text}` is not a version"));
-    } else if numbers.as_slice() < EXTERNAL_ID_SINCE.as_slice() {
-        findings.problem(
+    match kratos_version(settings, version) {
+        KratosVersion::Sufficient => {}
+        KratosVersion::Unknown => findings.not_checked(format!(
+            "the version of Kratos: `{version}` is not a version"
+        )),
+        KratosVersion::TooOld(reason) => findings.problem(
             "old-kratos",
-            node,
-            format!(
-                "the check `{}` reserves or defers, which needs `external_id`; Kratos stores it since v25.4.0",
-                check.name
-            ),
+            context.kratos.nearest(&["version"]),
+            reason,
             "update Kratos, and set `version` to its version".to_owned(),
-        );
+        ),
     }
 }
 

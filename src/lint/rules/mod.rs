@@ -13,6 +13,8 @@ mod url;
 use super::context::Context;
 use super::finding::Findings;
 
+pub use traits::{UncheckedRight, unchecked_rights};
+
 /// The names of all rules, as in docs/kratos-lint.md. They are stable.
 pub const NAMES: [&str; 38] = [
     "analytics-off",

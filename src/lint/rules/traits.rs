@@ -2,6 +2,7 @@
 
 use super::super::context::{Context, SettingsFile};
 use super::super::finding::Findings;
+use crate::config::Settings;
 use crate::kratos::schema::{Schemas, Step};
 
 /// Names of traits that grant rights.
@@ -25,11 +26,20 @@ pub fn check(context: &Context<'_>, findings: &mut Findings) {
     let (Some(file), Some(schemas)) = (context.settings, &context.schemas) else {
         return;
     };
-    check_fields(file, schemas, findings);
+    check_fields(context, file, schemas, findings);
     check_rights(context, file, schemas, findings);
 }
 
-fn check_fields(file: &SettingsFile, schemas: &Schemas, findings: &mut Findings) {
+fn check_fields(
+    context: &Context<'_>,
+    file: &SettingsFile,
+    schemas: &Schemas,
+    findings: &mut Findings,
+) {
+    let source = match context.version {
+        Some(_) => "the running Kratos",
+        None => "kratos.yml",
+    };
     for check in &file.settings.checks {
         let Some(field) = &check.field else {
             continue;
@@ -43,7 +53,7 @@ fn check_fields(file: &SettingsFile, schemas: &Schemas, findings: &mut Findings)
         findings.problem(
             "unknown-field",
             file.tree.nearest(&["checks", &check.name, "field"]),
-            format!("no identity schema of kratos.yml has `{path}`"),
+            format!("no identity schema of {source} has `{path}`"),
             near.map_or_else(
                 || "add the trait to the identity schema, or correct the field".to_owned(),
                 |near| format!("did you mean `{near}`?"),
@@ -58,25 +68,40 @@ fn check_rights(
     schemas: &Schemas,
     findings: &mut Findings,
 ) {
+    for UncheckedRight { message, help } in unchecked_rights(&file.settings, schemas) {
+        let place = context.kratos.nearest(&["identity", "schemas"]);
+        findings.warning("unchecked-right", place, message, help);
+    }
+}
+
+/// A trait that grants rights, and that no check is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UncheckedRight {
+    /// What every visitor can do.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+/// Returns the traits that grant rights by their name, and that no check is about.
+#[must_use]
+pub fn unchecked_rights(settings: &Settings, schemas: &Schemas) -> Vec<UncheckedRight> {
+    let mut unchecked = Vec::new();
     for path in schemas.paths() {
         let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
         let last = names
             .last()
             .map(|name| name.to_lowercase())
             .unwrap_or_default();
-        let mut fields = file
-            .settings
-            .checks
-            .iter()
-            .filter_map(|check| check.field.as_ref());
+        let checks = settings.checks.iter();
+        let mut fields = checks.filter_map(|check| check.field.as_ref());
         if !RIGHTS.contains(&last.as_str()) || fields.any(|field| field.meets(&names)) {
             continue;
         }
-        findings.warning(
-            "unchecked-right",
-            context.kratos.nearest(&["identity", "schemas"]),
-            format!("every visitor can set `{path}` at sign-up and in settings, and no check is about it"),
-            format!("add a check in vestibule.yaml: {last}: {{field: {path}, refuse: [{{when: \"…\"}}]}}; or keep the value in `metadata_public`"),
-        );
+        unchecked.push(UncheckedRight {
+            message: format!("every visitor can set `{path}` at sign-up and in settings, and no check is about it"),
+            help: format!("add a check in vestibule.yaml: {last}: {{field: {path}, refuse: [{{when: \"…\"}}]}}; or keep the value in `metadata_public`"),
+        });
     }
+    unchecked
 }

@@ -129,6 +129,18 @@ impl Services {
         })
     }
 
+    /// Returns a client of this service alone, which uses the same connections.
+    #[must_use]
+    pub fn alone(&self, service: Service) -> Self {
+        Self {
+            named: BTreeMap::from([(service.name.clone(), service)]),
+            runtime: self.runtime.clone(),
+            connections: self.connections.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
     /// Sends `request` to the service with this name and waits for the response. `extra` headers are added.
     pub async fn call(
         &self,

@@ -9,7 +9,8 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
+use crate::store::inspect::{self, Inspection, ServerTime};
 use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each migration, oldest first. A released migration never changes.
@@ -68,9 +69,7 @@ async fn still_answers(connection: &mut PgConnection, clock: Clock) -> Result<bo
     Ok(true)
 }
 
-/// Applies pending migrations without an advisory lock. If two instances migrate at the same time, the second one
-/// fails, checks again and finds the migration applied.
-pub(super) async fn migrate(pool: &PgPool, clock: &Clock) -> Result<Vec<AppliedMigration>, Error> {
+fn migrations() -> Vec<Migration> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         Migration::new(
             number,
@@ -80,7 +79,70 @@ pub(super) async fn migrate(pool: &PgPool, clock: &Clock) -> Result<Vec<AppliedM
             false,
         )
     });
-    let mut migrator = Migrator::with_migrations(migrations.to_vec());
+    migrations.to_vec()
+}
+
+/// Inspects the database without a change.
+pub(super) async fn inspect(url: &str, clock: &Clock) -> Result<Inspection, Error> {
+    let mut connection = options(url)?.connect().await?;
+    let found = inspect_with(&mut connection, clock).await;
+    connection.close().await?;
+    found
+}
+
+async fn inspect_with(connection: &mut PgConnection, clock: &Clock) -> Result<Inspection, Error> {
+    let version = sqlx::query_scalar("SHOW server_version");
+    let version: String = version.fetch_one(&mut *connection).await?;
+    let asked = clock.now();
+    let seconds = sqlx::query_scalar("SELECT extract(epoch FROM clock_timestamp())::float8");
+    let seconds: f64 = seconds.fetch_one(&mut *connection).await?;
+    let answered = clock.now();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "milliseconds of this millennium"
+    )]
+    let server = Timestamp::from_timestamp_millis((seconds * 1000.0) as i64);
+    let has_table = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
+    let has_table: bool = has_table.fetch_one(&mut *connection).await?;
+    let migrations = migrations();
+    let (missing, foreign) = if has_table {
+        inspect::compare(connection, &migrations).await?
+    } else {
+        (migrations.iter().map(|one| one.version).collect(), vec![])
+    };
+    let write = write_and_roll_back(connection, has_table).await;
+    Ok(Inspection {
+        missing: inspect::named(&MIGRATIONS, &missing),
+        foreign,
+        write: write.map_err(Error::from),
+        time: server.map(|server| ServerTime {
+            asked,
+            server,
+            answered,
+        }),
+        version: format!("PostgreSQL {version}"),
+    })
+}
+
+async fn write_and_roll_back(
+    connection: &mut PgConnection,
+    is_migrated: bool,
+) -> Result<(), sqlx::Error> {
+    let statement = if is_migrated {
+        inspect::WRITE_ROW
+    } else {
+        inspect::WRITE_TABLE
+    };
+    let mut transaction = connection.begin().await?;
+    let written = sqlx::query(statement).execute(&mut *transaction).await;
+    transaction.rollback().await?;
+    written.map(drop)
+}
+
+/// Applies pending migrations without an advisory lock. If two instances migrate at the same time, the second one
+/// fails, checks again and finds the migration applied.
+pub(super) async fn migrate(pool: &PgPool, clock: &Clock) -> Result<Vec<AppliedMigration>, Error> {
+    let mut migrator = Migrator::with_migrations(migrations());
     migrator.set_locking(false);
     for _ in 1..TRIES {
         if let Ok(applied) = migrate_once(pool, &migrator).await {

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
-use sqlx::migrate::{MigrationType, Migrator};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
 
+use crate::store::inspect::{self, Inspection};
 use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each migration, oldest first. A released migration never changes.
@@ -143,10 +144,9 @@ fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
         .max_lifetime(None)
 }
 
-/// Applies all migrations in one transaction, so that of two programs started together one waits for the other.
-async fn migrate(writer: &SqlitePool) -> Result<Vec<AppliedMigration>, Error> {
+fn migrations() -> Vec<Migration> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
-        sqlx::migrate::Migration::new(
+        Migration::new(
             number,
             Cow::Borrowed(name),
             MigrationType::Simple,
@@ -154,10 +154,60 @@ async fn migrate(writer: &SqlitePool) -> Result<Vec<AppliedMigration>, Error> {
             false,
         )
     });
+    migrations.to_vec()
+}
+
+/// Inspects the file without a change.
+pub(super) async fn inspect(path: &Path, patience: Duration) -> Result<Inspection, Error> {
+    let mut connection = options(path, patience).connect().await?;
+    let found = inspect_with(&mut connection).await;
+    connection.close().await?;
+    found
+}
+
+async fn inspect_with(connection: &mut SqliteConnection) -> Result<Inspection, Error> {
+    let version = sqlx::query_scalar("SELECT sqlite_version()");
+    let version: String = version.fetch_one(&mut *connection).await?;
+    let tables =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'");
+    let tables: i64 = tables.fetch_one(&mut *connection).await?;
+    let migrations = migrations();
+    let (missing, foreign) = if tables == 0 {
+        (migrations.iter().map(|one| one.version).collect(), vec![])
+    } else {
+        inspect::compare(connection, &migrations).await?
+    };
+    let write = write_and_roll_back(connection, tables > 0).await;
+    Ok(Inspection {
+        missing: inspect::named(&MIGRATIONS, &missing),
+        foreign,
+        write: write.map_err(Error::from),
+        time: None,
+        version: format!("SQLite {version}"),
+    })
+}
+
+async fn write_and_roll_back(
+    connection: &mut SqliteConnection,
+    is_migrated: bool,
+) -> Result<(), sqlx::Error> {
+    let statement = if is_migrated {
+        inspect::WRITE_ROW
+    } else {
+        inspect::WRITE_TABLE
+    };
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let written = sqlx::query(statement).execute(&mut *transaction).await;
+    transaction.rollback().await?;
+    written.map(drop)
+}
+
+/// Applies all migrations in one transaction, so that of two programs started together one waits for the other.
+async fn migrate(writer: &SqlitePool) -> Result<Vec<AppliedMigration>, Error> {
     let mut connection = writer.acquire().await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let missing = schema::missing(&mut *transaction, &MIGRATIONS).await?;
-    Migrator::with_migrations(migrations.to_vec())
+    Migrator::with_migrations(migrations())
         .run(&mut *transaction)
         .await
         .map_err(schema::migration_error)?;

@@ -352,6 +352,20 @@ impl Kratos {
         });
     }
 
+    /// Removes an optional trait from the identity schema.
+    pub fn remove_trait(&self, name: &str) {
+        self.change_schema(|schema| {
+            let traits = schema["properties"]["traits"]["properties"].as_object_mut();
+            let removed = traits.expect("traits").remove(name);
+            assert!(removed.is_some(), "{name} is a trait");
+        });
+    }
+
+    /// The path of kratos.yml, which is JSON here.
+    pub fn settings_file(&self) -> &str {
+        self.file.to_str().expect("a path")
+    }
+
     /// Sets the state of an identity, as an operator does.
     pub async fn set_state(&self, id: &str, state: &str) {
         let response = self

@@ -108,6 +108,13 @@ impl Vestibule {
 
     /// Runs another command of the program with the same settings. Returns its standard output.
     pub fn run_command(&self, arguments: &[&str]) -> String {
+        let (code, stdout) = self.run_to_exit(arguments);
+        assert_eq!(code, Some(0), "{stdout}");
+        stdout
+    }
+
+    /// The same, for a command that may fail. Returns its exit code too.
+    pub fn run_to_exit(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = command(
             &self.folder,
             self.settings,
@@ -119,8 +126,10 @@ impl Vestibule {
         let output = output(&mut command);
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{stdout}{stderr}");
-        stdout
+        if !stderr.is_empty() {
+            eprintln!("{arguments:?}: {stderr}");
+        }
+        (output.status.code(), stdout)
     }
 
     /// The complete log.
