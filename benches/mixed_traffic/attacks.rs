@@ -85,7 +85,7 @@ const KINDS: [Kind; 5] = [
         name: "a body above the limit",
         stage: "pre",
         body: || sign_up().with_trait("company", "a".repeat(300 * 1024)),
-        permitted: REFUSED,
+        permitted: &[413],
     },
 ];
 

@@ -20,7 +20,7 @@ services:
   register: {url: "http://SERVICE", timeout: 2s}
   crm: {url: "http://SERVICE"}
 checks:
-  vat_number: {field: traits.vat_number, ask: {service: register, get: "/numbers/{value}"}}
+  vat_number: {field: traits.vat_number, ask: {service: register, get: "/numbers/{value}"}, accept: "response.status == 200 && response.body.valid"}
   words:
     field: traits.company
     refuse: [{when: "value.split(' ').exists(w, w.size() > 3 && w.split('').all(c, w.replace(c, '') == ''))", message: "No."}]
@@ -31,7 +31,7 @@ subscriptions:
   crm:
     events: [identity.created]
     send: {service: crm, post: /contacts, json: {identity: "{identity}"}}
-    retry: {initial_interval: 1s, max_interval: 5s, max_elapsed: 15s}
+    abandon_when: "response.status == 422"
 "#;
 
 /// The program as a process of its own.

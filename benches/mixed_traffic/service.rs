@@ -24,6 +24,7 @@ pub struct Service {
 struct State {
     received: Mutex<HashSet<String>>,
     errors: Bytes,
+    huge: Bytes,
 }
 
 /// Starts the service.
@@ -32,6 +33,7 @@ pub fn start() -> Service {
     let state = Data::new(State {
         received: Mutex::default(),
         errors: Bytes::from(json!({ "errors": errors }).to_string()),
+        huge: Bytes::from(vec![b'['; 5 << 20]),
     });
     let address = serve(&state, answer).address;
     Service { address, state }
@@ -68,10 +70,10 @@ async fn answer(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRe
         }
         Some("huge") => HttpResponse::Ok()
             .content_type("application/json")
-            .body(vec![b'['; 5 << 20]),
+            .body(state.huge.clone()),
         Some("deep") => HttpResponse::Ok()
             .content_type("application/json")
-            .body(vec![b'['; 100_000]),
+            .body(state.huge.slice(..100_000)),
         Some("endless") => {
             let bytes = futures_util::stream::repeat(Bytes::from_static(b" ")).then(async |byte| {
                 tokio::time::sleep(Duration::from_millis(100)).await;
