@@ -354,10 +354,10 @@ impl Expression {
 
     /// Evaluates the expression with a small part of the budget first. If that is not enough, the evaluation is repeated
     /// with all of it, where it delays no other task.
-    fn with_result<T>(
+    fn with_result<T: Send>(
         &self,
         variables: &Variables<'_>,
-        then: impl Fn(&cel::Value) -> Result<T, EvaluationError>,
+        then: impl Fn(&cel::Value) -> Result<T, EvaluationError> + Sync,
     ) -> Result<T, EvaluationError> {
         match self.evaluate_within(QUICK_STEPS, variables, &then) {
             Err(error) if error.is_over_budget => {
