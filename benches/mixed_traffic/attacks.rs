@@ -108,19 +108,23 @@ impl Attacks {
     /// Starts all kinds.
     pub fn begin(vestibule: &Vestibule) -> Self {
         let running = Arc::new(AtomicBool::new(true));
+        let (http, hooks) = (&vestibule.http, &vestibule.hooks);
         let mut tasks = Vec::new();
         for kind in KINDS {
             tasks.push(tokio::spawn(hook_calls(
-                vestibule.hooks.clone(),
+                http.clone(),
+                hooks.clone(),
                 kind,
                 Arc::clone(&running),
             )));
         }
         tasks.push(tokio::spawn(wrong_calls(
-            vestibule.hooks.clone(),
+            http.clone(),
+            hooks.clone(),
             Arc::clone(&running),
         )));
         tasks.push(tokio::spawn(foreign_calls(
+            http.clone(),
             vestibule.admin.clone(),
             Arc::clone(&running),
         )));
@@ -146,8 +150,7 @@ impl Attacks {
 }
 
 /// Calls a hook twice a second. A call does not wait for the one before.
-async fn hook_calls(hooks: String, kind: Kind, running: Arc<AtomicBool>) -> Attacked {
-    let http = vestibule_testing::http::client();
+async fn hook_calls(http: Client, hooks: String, kind: Kind, running: Arc<AtomicBool>) -> Attacked {
     let mut calls = Vec::new();
     while running.load(Ordering::Relaxed) {
         let (http, hooks) = (http.clone(), hooks.clone());
@@ -168,8 +171,7 @@ async fn hook_calls(hooks: String, kind: Kind, running: Arc<AtomicBool>) -> Atta
 }
 
 /// Calls of the hooks port that no Kratos makes.
-async fn wrong_calls(hooks: String, running: Arc<AtomicBool>) -> Attacked {
-    let http = vestibule_testing::http::client();
+async fn wrong_calls(http: Client, hooks: String, running: Arc<AtomicBool>) -> Attacked {
     let pre = format!("{hooks}/hooks/registration/pre?method=password");
     let elsewhere = format!("{hooks}/hook/registration/pre?method=password");
     let with_key = |url: &str| http.post(url).header("X-Vestibule-Key", KEY);
@@ -194,8 +196,7 @@ async fn wrong_calls(hooks: String, running: Arc<AtomicBool>) -> Attacked {
 }
 
 /// Calls of the admin port as another site makes them in an operator's browser.
-async fn foreign_calls(admin: String, running: Arc<AtomicBool>) -> Attacked {
-    let http = vestibule_testing::http::client();
+async fn foreign_calls(http: Client, admin: String, running: Arc<AtomicBool>) -> Attacked {
     let mut all = Attacked::default();
     while running.load(Ordering::Relaxed) {
         let list = http.get(format!("{admin}/deliveries"));

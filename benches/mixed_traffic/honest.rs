@@ -38,12 +38,11 @@ struct SignUp {
 impl Honest {
     /// Signs visitors up for this time.
     pub async fn window(vestibule: &Vestibule, length: Duration) -> Self {
-        let http = vestibule_testing::http::client();
         let begin = Instant::now();
         let mut calls = Vec::new();
         let mut due = begin;
         while begin.elapsed() < length {
-            let (http, hooks) = (http.clone(), vestibule.hooks.clone());
+            let (http, hooks) = (vestibule.http.clone(), vestibule.hooks.clone());
             let is_saved = calls.len().is_multiple_of(SAVED);
             calls.push(tokio::spawn(sign_up(http, hooks, due, is_saved)));
             due += EVERY;

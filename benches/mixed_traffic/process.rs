@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use reqwest::Client;
 use vestibule_testing::{Program, port};
 
 use super::database::Database;
@@ -37,6 +38,8 @@ subscriptions:
 /// The program as a process of its own.
 pub struct Vestibule {
     program: Program,
+    /// The client of all calls. A client reads the certificates of the system when it is made, which takes long.
+    pub http: Client,
     /// The address of the hooks port.
     pub hooks: String,
     /// The address of the admin port.
@@ -76,6 +79,7 @@ impl Vestibule {
             .await;
         Self {
             program,
+            http: vestibule_testing::http::client(),
             hooks: format!("http://127.0.0.1:{hooks}"),
             admin: format!("http://127.0.0.1:{admin}"),
             database,
