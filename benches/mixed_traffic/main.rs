@@ -29,8 +29,8 @@ use report::{Report, Window};
 
 /// The length of one window.
 const WINDOW: Duration = Duration::from_secs(20);
-/// How long the program may take to return to rest.
-const REST: Duration = Duration::from_secs(30);
+/// How long the program may take to return to rest. The client of the calls keeps unused connections for 90 s.
+const REST: Duration = Duration::from_mins(2);
 
 fn main() {
     // `cargo test --benches` passes this; benchmarks are not tests.
