@@ -30,7 +30,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli.run()) {
+    let leaves_lookups = cli.leaves_lookups();
+    let result = runtime.block_on(cli.run());
+    if leaves_lookups {
+        runtime.shutdown_background();
+    }
+    match result {
         Ok(code) => code,
         // The reader closed the output, as in `vestibule kratos hooks | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -96,6 +96,7 @@ pub async fn run(options: Options, clock: &Clock) -> anyhow::Result<ExitCode> {
     } else {
         write!(out, "{report}")?;
     }
+    out.flush()?;
     let has = |level| report.count(level) > 0;
     Ok(
         if has(Level::Problem) || options.strict && has(Level::Warning) {

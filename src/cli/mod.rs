@@ -128,6 +128,13 @@ fn counted(count: u64, one: &str, more: &str) -> String {
 }
 
 impl Cli {
+    /// Returns whether the program ends without its look-ups of names. The system can take longer for one than a command
+    /// that limits its steps.
+    #[must_use]
+    pub fn leaves_lookups(&self) -> bool {
+        matches!(self.command, Command::Doctor(_))
+    }
+
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let clock = system_clock();

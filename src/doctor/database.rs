@@ -1,8 +1,10 @@
 //! The database: reachable, migrated, writable, and its disk.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use chrono::TimeDelta;
+use rustix::fs::{Access, access};
 
 use super::report::{Finding, Section};
 use super::skew::{self, Stakes};
@@ -32,28 +34,91 @@ pub(super) async fn examine(examined: &Examined<'_>) -> Vec<Finding> {
 }
 
 async fn sqlite(examined: &Examined<'_>, path: &Path) -> Vec<Finding> {
+    let at = || examined.place(&["dsn"]);
     let folder = files::folder_of(path);
-    if !folder.is_dir() {
-        let message = format!("the folder {} does not exist", folder.display());
-        let missing = SECTION.problem("reach", message);
-        let help = format!("mkdir -p {}", folder.display());
-        return vec![missing.at(examined.place(&["dsn"])).help(help)];
+    if let Some(problem) = without_folder(&folder) {
+        return vec![problem.at(at())];
     }
     let mut findings = vec![disk::examine(&folder)];
-    if path.exists() {
-        let started = examined.clock.monotonic();
-        let inspected = examined.within_limit(inspect::sqlite(path)).await;
-        let took = examined.clock.monotonic().saturating_sub(started);
-        let inspected = inspected.unwrap_or(Err(Error::Timeout));
-        findings.extend(judge(examined, inspected, took.as_millis()));
-    } else {
-        let message = format!(
-            "there is no database at {} yet; `vestibule serve` creates it",
-            path.display()
-        );
-        findings.push(SECTION.ok("reach", message));
+    match state_of(path) {
+        FileState::Present => {
+            // Several statements can wait for a lock. The step must not end before the first of them reports it.
+            let patience = examined.timeout / 4;
+            let started = examined.clock.monotonic();
+            let inspection = inspect::sqlite(path, patience);
+            let inspected = examined.within_limit(inspection).await;
+            let took = examined.clock.monotonic().saturating_sub(started);
+            let inspected = inspected.unwrap_or(Err(Error::Timeout));
+            findings.extend(judge(examined, inspected, took.as_millis()));
+        }
+        state => findings.push(without_file(path, &folder, &state).at(at())),
     }
     findings
+}
+
+/// What is at the path of the database.
+#[derive(Debug)]
+enum FileState {
+    Present,
+    Absent,
+    /// A symbolic link to a file that does not exist.
+    Dangling,
+    Unknown(io::Error),
+}
+
+fn state_of(path: &Path) -> FileState {
+    match (path.symlink_metadata(), path.metadata()) {
+        (Ok(_), Ok(_)) => FileState::Present,
+        (Ok(_), Err(error)) if error.kind() == ErrorKind::NotFound => FileState::Dangling,
+        (Err(error), _) if error.kind() == ErrorKind::NotFound => FileState::Absent,
+        (_, Err(error)) | (Err(error), _) => FileState::Unknown(error),
+    }
+}
+
+/// Reports that there is no usable folder.
+fn without_folder(folder: &Path) -> Option<Finding> {
+    let shown = folder.display();
+    let problem = |message: String| Some(SECTION.problem("reach", message));
+    match folder.metadata() {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => problem(format!("{shown} is not a folder")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let found = problem(format!("the folder {shown} does not exist"));
+            found.map(|found| found.help(format!("mkdir -p {shown}")))
+        }
+        Err(error) => problem(format!("the folder {shown} cannot be examined: {error}")),
+    }
+}
+
+/// Judges a path at which there is no file, so that `vestibule serve` would create one.
+fn without_file(path: &Path, folder: &Path, state: &FileState) -> Finding {
+    let shown = path.display();
+    let user = rustix::process::geteuid().as_raw();
+    let problem = |message: String| SECTION.problem("reach", message);
+    let rights = "give the folder to the user that runs Vestibule with `chown`, and run this command as that user";
+    match state {
+        FileState::Unknown(error) => problem(format!(
+            "{shown} cannot be examined by the user {user}: {error}"
+        ))
+        .help(rights),
+        FileState::Dangling => problem(format!(
+            "{shown} is a symbolic link to a file that does not exist"
+        ))
+        .help(format!("correct the link, or remove it: rm {shown}")),
+        FileState::Absent | FileState::Present => match access(
+            folder,
+            Access::WRITE_OK | Access::EXEC_OK,
+        ) {
+            Ok(()) => SECTION.ok(
+                "reach",
+                format!("there is no database at {shown} yet; `vestibule serve` creates it"),
+            ),
+            Err(error) => problem(format!(
+                "there is no database at {shown} yet, and the user {user} cannot create it: {error}"
+            ))
+            .help(rights),
+        },
+    }
 }
 
 fn judge(
@@ -75,6 +140,9 @@ fn judge(
             Err(error) => failed("write", error).at(at()),
         },
     ];
+    if let Some(lacking) = &inspection.lacking {
+        findings.push(privileges(lacking).at(at()));
+    }
     if let Some(time) = inspection.time {
         let between = (time.asked, time.answered);
         let skew = skew::skew(time.server, TimeDelta::milliseconds(1), between);
@@ -95,6 +163,20 @@ fn failed(name: &'static str, error: &Error) -> Finding {
         Some(help) => found.help(help),
         None => found,
     }
+}
+
+/// Judges the privileges of a user of PostgreSQL.
+fn privileges(lacking: &[String]) -> Finding {
+    if lacking.is_empty() {
+        return SECTION.ok(
+            "privileges",
+            "the user of `dsn` has those that Vestibule needs",
+        );
+    }
+    let message = format!("the user of `dsn` lacks {}", lacking.join(", "));
+    SECTION
+        .problem("privileges", message)
+        .help("make this user the owner of the schema and its tables, or grant it these privileges")
 }
 
 fn migrations(missing: &[AppliedMigration], foreign: &[i64]) -> Finding {
@@ -138,6 +220,14 @@ mod tests {
             assert_eq!(found.level, expected);
             assert!(found.message.contains(part), "{}", found.message);
         }
+    }
+
+    #[test]
+    fn lacking_privileges_are_a_problem() {
+        assert_eq!(privileges(&[]).level, Level::Ok);
+        let found = privileges(&["DELETE on `attempts`".to_owned()]);
+        assert_eq!(found.level, Level::Problem);
+        assert!(found.message.contains("DELETE on `attempts`"));
     }
 
     #[test]

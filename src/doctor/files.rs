@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::Examined;
 use super::report::{Finding, Level, Section};
 use super::secrets::{clear_secret, secret_files};
+use super::settings_files::data_files;
+use super::{Examined, parents};
 use crate::config::settings::Dsn;
 
 const SECTION: Section = Section::Files;
+const GROUP_READ: u32 = 0o040;
+const GROUP_WRITE: u32 = 0o020;
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 /// In a folder with this bit, others cannot replace files.
@@ -24,6 +27,8 @@ enum Content {
     Settings,
     /// Settings with secrets in clear.
     SettingsWithSecrets,
+    /// A list or an identity schema, which decides what is refused.
+    Data,
     /// A secret.
     Secret,
     /// Personal data.
@@ -32,15 +37,25 @@ enum Content {
     Folder,
 }
 
-/// Examines the settings file, the files of secrets, and the database file with its folder.
+/// Examines the settings file, the files that it names, the database file with its folder, and the folders above all.
 pub(super) fn examine(examined: &Examined<'_>) -> Vec<Finding> {
     let mut findings = vec![settings_file(examined)];
+    let mut paths = vec![examined.file.to_owned()];
     for path in secret_files(examined.tree()) {
         findings.extend(permissions(&path, Content::Secret));
+        paths.push(path);
     }
+    for path in data_files(examined) {
+        findings.extend(permissions(&path, Content::Data));
+        paths.push(path);
+    }
+    let mut folder = None;
     if let Dsn::Sqlite(path) = &examined.settings.dsn {
         findings.extend(database(examined, path));
+        folder = Some(folder_of(path));
+        paths.push(path.clone());
     }
+    findings.extend(parents::examine(&paths, folder.as_deref()));
     findings
 }
 
@@ -83,8 +98,12 @@ fn database(examined: &Examined<'_>, path: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Returns the folder of the database file. A file without a folder is in the working directory.
+/// Returns the folder of the database file. A file without a folder is in the working directory. If the path is a symbolic
+/// link, the folder is that of its target, where SQLite also creates the files beside the database.
 pub(super) fn folder_of(path: &Path) -> PathBuf {
+    let target = path.is_symlink().then(|| path.canonicalize().ok());
+    let target = target.flatten();
+    let path = target.as_deref().unwrap_or(path);
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     folder.unwrap_or(Path::new(".")).to_owned()
 }
@@ -114,19 +133,27 @@ fn owner_note(metadata: &Metadata) -> String {
     format!(" (mode {mode:04o}, user {})", metadata.uid())
 }
 
+/// Returns whether this mode of a folder lets every user replace files of others.
+pub(super) fn everyone_can_replace_files(mode: u32) -> bool {
+    mode & OTHERS_WRITE != 0 && mode & STICKY == 0
+}
+
 /// Judges what other users of the machine can do. `{path}` in a help is the path of the file.
 fn judge(mode: u32, content: Content) -> Finding {
     let can = |bit: u32| mode & bit != 0;
     match content {
-        Content::Folder if can(OTHERS_WRITE) && !can(STICKY) => SECTION
+        Content::Folder if everyone_can_replace_files(mode) => SECTION
             .problem("permissions", "every user can replace the database")
             .help("chmod o-w {path}; or use a folder of the user that runs Vestibule"),
-        Content::Folder => SECTION.ok("permissions", "other users cannot replace the database"),
+        Content::Folder if can(OTHERS_WRITE) => SECTION.ok(
+            "permissions",
+            "every user can add files to it, and none can replace those of others",
+        ),
         _ if can(OTHERS_WRITE) => SECTION
             .problem("permissions", "every user can change it")
             .help("chmod o-w {path}"),
         Content::SettingsWithSecrets if can(OTHERS_READ) => SECTION
-            .warning("permissions", "it has a secret in clear, and every user can read it")
+            .warning("permissions", "it seems to have a secret in clear, and every user can read it")
             .help("chmod o-r {path}; or move the secret out of it, as `${env:NAME}` or `${file:/path}`"),
         Content::Secret if can(OTHERS_READ) => SECTION
             .warning("permissions", "it is a secret, and every user can read it")
@@ -134,8 +161,27 @@ fn judge(mode: u32, content: Content) -> Finding {
         Content::Database if can(OTHERS_READ) => SECTION
             .warning("permissions", "it has personal data, and every user can read it")
             .help("chmod o-r {path}"),
-        Content::Settings => SECTION.ok("permissions", "it has no secret in clear"),
-        _ => SECTION.ok("permissions", "other users cannot read it"),
+        _ => SECTION.ok("permissions", allowed(mode, content)),
+    }
+}
+
+/// Says who can do what matters for this content, by the mode of the file alone.
+fn allowed(mode: u32, content: Content) -> String {
+    let who = |bit: u32| {
+        if mode & bit == 0 {
+            "its mode permits only its owner"
+        } else {
+            "its mode permits its owner and its group"
+        }
+    };
+    let write = who(GROUP_WRITE);
+    match content {
+        Content::Settings => format!("no secret in clear was found; {write} to change it"),
+        Content::Data => format!("{write} to change it"),
+        Content::Folder => format!("{write} to replace the database"),
+        Content::SettingsWithSecrets | Content::Secret | Content::Database => {
+            format!("{} to read it", who(GROUP_READ))
+        }
     }
 }
 
@@ -163,11 +209,13 @@ mod tests {
 
     #[test]
     fn what_others_can_do_is_judged_by_the_mode() {
-        use Content::{Database, Folder, Secret, Settings, SettingsWithSecrets};
+        use Content::{Data, Database, Folder, Secret, Settings, SettingsWithSecrets};
         use Level::{Ok, Problem, Warning};
         for (content, mode, expected) in [
             (Settings, 0o644, Ok),
             (Settings, 0o646, Problem),
+            (Data, 0o664, Ok),
+            (Data, 0o646, Problem),
             (SettingsWithSecrets, 0o640, Ok),
             (SettingsWithSecrets, 0o644, Warning),
             (SettingsWithSecrets, 0o602, Problem),
@@ -185,6 +233,42 @@ mod tests {
             assert_eq!(found.level, expected, "{content:?} {mode:o}");
             assert_eq!(found.help.is_some(), expected != Ok, "{content:?} {mode:o}");
         }
+    }
+
+    #[test]
+    fn what_is_right_says_whether_the_group_can_do_it() {
+        for (content, mode, expected) in [
+            (Content::Settings, 0o644, "only its owner to change it"),
+            (
+                Content::Settings,
+                0o664,
+                "its owner and its group to change it",
+            ),
+            (Content::Data, 0o664, "its owner and its group to change it"),
+            (Content::Secret, 0o400, "only its owner to read it"),
+            (Content::Secret, 0o440, "its owner and its group to read it"),
+            (
+                Content::Database,
+                0o660,
+                "its owner and its group to read it",
+            ),
+            (Content::Folder, 0o775, "its owner and its group to replace"),
+            (Content::Folder, 0o1777, "every user can add files"),
+        ] {
+            let found = judge(mode, content);
+            assert!(found.message.contains(expected), "{}", found.message);
+        }
+    }
+
+    #[test]
+    fn the_folder_of_a_link_is_that_of_its_target() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("v.db"), "").unwrap();
+        let link = root.path().join("link.db");
+        std::os::unix::fs::symlink(data.join("v.db"), &link).unwrap();
+        assert_eq!(folder_of(&link), data);
     }
 
     #[test]

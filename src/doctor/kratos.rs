@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::report::{Finding, Level, Section};
 use super::skew::{self, Stakes};
 use super::way::{Way, is_blocked};
-use super::{Examined, of_problem};
+use super::{Examined, NO_CLIENT, of_problem};
 use crate::base::diagnostics::listed;
 use crate::base::telemetry::error_chain;
 use crate::config;
@@ -33,16 +33,24 @@ pub(super) async fn examine(examined: &Examined<'_>) -> Vec<Finding> {
         section: SECTION,
         subject: None,
         url: &admin.url,
-        keys: &ADMIN_URL,
+        at: Some(examined.place(&ADMIN_URL)),
     };
     let mut findings = way.examine().await;
-    if is_blocked(&findings) {
-        let reason = "the admin API cannot be reached";
-        let names = ["version", "access", "schemas"];
-        findings.extend(names.map(|name| SECTION.not_checked(name, reason)));
-        return findings;
-    }
-    let kratos = KratosAdmin::new(Arc::clone(&examined.services), examined.clock.clone());
+    let client = match &examined.client {
+        _ if is_blocked(&findings) => Err("the admin API cannot be reached"),
+        Ok(client) => Ok(client),
+        Err(_) => Err(NO_CLIENT),
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(reason) => {
+            let names = ["version", "access", "schemas"];
+            findings.extend(names.map(|name| SECTION.not_checked(name, reason)));
+            return findings;
+        }
+    };
+    let kratos = KratosAdmin::new(Arc::clone(client), examined.clock.clone());
+    let kratos = kratos.with_timeout(examined.timeout);
     findings.extend(version(examined, &kratos).await);
     findings.push(access(examined, &kratos).await);
     findings.extend(schemas(examined, &kratos).await);
@@ -104,10 +112,12 @@ fn failed(examined: &Examined<'_>, name: &'static str, error: Error) -> Finding 
 }
 
 async fn schemas(examined: &Examined<'_>, kratos: &KratosAdmin) -> Vec<Finding> {
-    let read = kratos.identity_schemas(examined.kratos_public);
-    let (found, took) = examined.timed(read).await;
-    let timeout = || SchemasError::Admin(CallError::Timeout.into());
-    match found.unwrap_or_else(|| Err(timeout())) {
+    // The client limits each of the two calls, so that its error names the API that did not answer.
+    let started = examined.clock.monotonic();
+    let found = kratos.identity_schemas(examined.kratos_public).await;
+    let took = examined.clock.monotonic().saturating_sub(started);
+    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match found {
         Ok(schemas) => judge_schemas(examined, schemas, took),
         Err(SchemasError::Admin(error)) => vec![failed(examined, "schemas", error).took(took)],
         Err(error @ SchemasError::None) => {
@@ -145,7 +155,15 @@ fn judge_schemas(examined: &Examined<'_>, schemas: Schemas, took: u64) -> Vec<Fi
 /// Reports the schemas of the settings that are not those of Kratos.
 fn outdated(examined: &Examined<'_>, in_force: &Schemas) -> Vec<Finding> {
     let written = &examined.settings.kratos.schemas;
-    let has_one = examined.place(&["kratos", "identity_schema"]).1.line > 0;
+    let kratos = examined.tree().and_then(|tree| tree.get("kratos"));
+    let has_one = kratos.is_some_and(|kratos| kratos.get("identity_schema").is_some());
+    let place = |id: &str| {
+        if has_one {
+            examined.place(&["kratos", "identity_schema"])
+        } else {
+            examined.place(&["kratos", "identity_schemas", id])
+        }
+    };
     let differs = |id: &str, schema: &Value| {
         let mut known = in_force.iter();
         // A single schema has no id in the settings.
@@ -157,11 +175,10 @@ fn outdated(examined: &Examined<'_>, in_force: &Schemas) -> Vec<Finding> {
     let different = written.iter().filter(|(id, schema)| differs(id, schema));
     different
         .map(|(id, _)| {
-            let key = if has_one { "identity_schema" } else { "identity_schemas" };
             let message = format!("the identity schema `{id}` of the settings is none of those that Kratos uses");
             SECTION
                 .warning("schemas", message)
-                .at(examined.place(&["kratos", key]))
+                .at(place(id))
                 .help("copy the file that `identity.schemas` in kratos.yml names, or restart Kratos with the new one")
         })
         .collect()

@@ -7,10 +7,12 @@ mod database;
 mod disk;
 mod files;
 mod kratos;
+mod parents;
 mod ports;
 mod report;
 mod secrets;
 mod services;
+mod settings_files;
 mod skew;
 mod way;
 
@@ -23,14 +25,18 @@ use url::Url;
 
 use crate::base::clock::Clock;
 use crate::base::diagnostics::{Position, Problem};
-use crate::base::telemetry::Metrics;
+use crate::base::telemetry::{Metrics, error_chain};
 use crate::config::tree::{self, Node};
-use crate::config::{self, Environment, Review, Settings};
+use crate::config::{self, Environment, Review, Settings, interpolation};
 use crate::model::request::{Method, Request};
 use crate::outbound::services::Service;
 use crate::outbound::services::client::{Answer, CallError, Services, TimeLimit};
 
 pub use report::{Finding, Level, Report, Section};
+
+/// The finding about the HTTP client, which services, Kratos and ports need.
+const CLIENT: &str = "client";
+const NO_CLIENT: &str = "the HTTP client cannot be created";
 
 /// What is examined, and how.
 #[derive(Clone, Debug)]
@@ -51,7 +57,8 @@ struct Examined<'a> {
     environment: &'a Environment,
     settings: &'a Settings,
     tree: Option<Node>,
-    services: Arc<Services>,
+    /// The HTTP client, or why there is none.
+    client: Result<Arc<Services>, String>,
     clock: &'a Clock,
     timeout: Duration,
     kratos_public: Option<&'a Url>,
@@ -67,12 +74,21 @@ pub async fn examine(options: &Options, environment: &Environment, clock: &Clock
             findings.extend(of_everything(options, environment, settings, clock).await);
         }
     }
-    findings.retain(|finding| options.sections.contains(&finding.section));
+    let has_settings = review.settings.is_some();
+    findings.retain(|finding| is_shown(finding, &options.sections, has_settings));
     findings.sort_by_key(|finding| finding.section);
     Report {
         file: options.file.display().to_string(),
         findings,
     }
+}
+
+/// Returns whether a finding belongs into a report of these sections. What prevents every examination, or prevents that
+/// Vestibule starts, is in each report.
+fn is_shown(finding: &Finding, sections: &[Section], has_settings: bool) -> bool {
+    let is_problem = finding.level == Level::Problem;
+    let has_no_settings = finding.section == Section::Settings && !has_settings;
+    sections.contains(&finding.section) || is_problem && (has_no_settings || finding.name == CLIENT)
 }
 
 /// Examines what the settings name.
@@ -82,27 +98,42 @@ async fn of_everything(
     settings: &Settings,
     clock: &Clock,
 ) -> Vec<Finding> {
-    let services = match client(settings, clock) {
-        Ok(services) => Arc::new(services),
-        Err(error) => {
-            let message = format!("the HTTP client cannot be created: {error}");
-            let found = Section::Services.problem("tls", message);
-            let help = "install the certificates of authorities: the package `ca-certificates`";
-            return vec![found.help(help)];
-        }
-    };
+    let client = client(settings, clock).map(Arc::new);
+    let client = client.map_err(|error| error_chain(&error));
     let text = std::fs::read_to_string(&options.file).unwrap_or_default();
     let examined = Examined {
         file: &options.file,
         environment,
         settings,
         tree: tree::read(&text, &mut Vec::new()),
-        services,
+        client,
         clock,
         timeout: options.timeout,
         kratos_public: options.kratos_public.as_ref(),
     };
-    examined.everything(&options.sections).await
+    let mut findings = examined.everything(&options.sections).await;
+    if let Err(cause) = &examined.client {
+        findings.push(without_client(cause, environment));
+    }
+    findings
+}
+
+/// Reports that there is no HTTP client, without which `vestibule serve` does not start.
+fn without_client(cause: &str, environment: &Environment) -> Finding {
+    let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let set = variables.map(|name| Some(format!("{name}={}", environment.value(name)?)));
+    let set: Vec<String> = set.into_iter().flatten().collect();
+    let help = if set.is_empty() {
+        "install the certificates of authorities: the package `ca-certificates`".to_owned()
+    } else {
+        format!(
+            "name certificates of authorities in PEM format, or remove the variables: {}",
+            set.join(", ")
+        )
+    };
+    Section::Services
+        .problem(CLIENT, format!("{NO_CLIENT}: {cause}"))
+        .help(help)
 }
 
 fn client(settings: &Settings, clock: &Clock) -> Result<Services, reqwest::Error> {
@@ -224,9 +255,15 @@ impl Examined<'_> {
     }
 
     /// Sends a GET to this address, without credentials.
-    async fn get_from(&self, url: &str, path: &str) -> Option<Answer> {
+    async fn get_from(&self, client: &Services, url: &str, path: &str) -> Option<Answer> {
         let service = Service::without_credentials(url.to_owned(), url.parse().ok()?);
-        let services = self.services.alone(service);
+        let services = client.alone(service);
         self.get(&services, url, path).await.ok()
+    }
+
+    /// Returns a text of the settings with inserted values. They must not be shown.
+    fn expanded(&self, text: &str) -> Option<String> {
+        let pieces = interpolation::pieces(text, self.environment).ok()?;
+        Some(interpolation::joined(&pieces))
     }
 }

@@ -1,13 +1,14 @@
-//! The ports: free, or held by the Vestibule that these settings describe.
+//! The ports: free, or held by a Vestibule.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use serde_json::Value;
 
-use super::Examined;
 use super::report::{Finding, Section};
+use super::{Examined, NO_CLIENT};
 use crate::config::settings::Address;
+use crate::http::PORT_HEADER;
 
 const SECTION: Section = Section::Ports;
 /// Below this, some hundred slow sign-ups at the same time can use up all connections.
@@ -16,10 +17,12 @@ const FEW_CONNECTIONS: usize = 500;
 /// Which server answers on a port that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Holder {
-    /// A Vestibule, and whether it can use its database.
-    Vestibule { has_database: bool },
+    /// A Vestibule: its port of this name, and whether it can use its database.
+    Vestibule { port: String, has_database: bool },
     /// Another program.
     Other,
+    /// It could not be asked.
+    Unknown,
 }
 
 /// Examines both ports, and the limit of open files.
@@ -44,7 +47,7 @@ async fn port(examined: &Examined<'_>, name: &'static str, address: Address) -> 
     let found = match TcpListener::bind(socket) {
         Ok(_) => SECTION.ok("listen", format!("{socket} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            judge(socket, &holder(examined, address).await)
+            judge(name, socket, &holder(examined, address).await)
         }
         Err(error) => not_bound(socket, &error),
     };
@@ -64,25 +67,34 @@ fn not_bound(socket: SocketAddr, error: &std::io::Error) -> Finding {
     }
 }
 
-fn judge(socket: SocketAddr, holder: &Holder) -> Finding {
+fn judge(name: &str, socket: SocketAddr, holder: &Holder) -> Finding {
+    let problem = |message: String| SECTION.problem("listen", message);
     match holder {
-        Holder::Vestibule { has_database: true } => {
-            SECTION.ok("listen", format!("a running Vestibule answers on {socket}"))
-        }
+        Holder::Vestibule { port, .. } if port != name => problem(format!(
+            "{socket} is the {port} port of a running Vestibule"
+        ))
+        .help("another Vestibule uses this port, or the two ports are exchanged: correct `serve`"),
         Holder::Vestibule {
-            has_database: false,
-        } => SECTION
-            .problem(
-                "listen",
-                format!("a running Vestibule answers on {socket}, and reports that its database is down"),
-            )
-            .help("read its log; the section `database` shows whether the database can be used from here"),
-        Holder::Other => SECTION
-            .problem("listen", format!("another program listens on {socket}"))
-            .help(format!(
-                "find it with `ss -ltnp 'sport = :{}'` and end it, or choose another port",
-                socket.port()
-            )),
+            has_database: true, ..
+        } => SECTION.not_checked(
+            "listen",
+            format!(
+                "a Vestibule answers on {socket}; whether it runs with these settings is not known"
+            ),
+        ),
+        Holder::Vestibule { .. } => problem(format!(
+            "a Vestibule answers on {socket}, and reports that its database is down"
+        ))
+        .help(
+            "read its log; the section `database` shows whether the database can be used from here",
+        ),
+        Holder::Unknown => {
+            SECTION.not_checked("listen", format!("{socket} is in use: {NO_CLIENT}"))
+        }
+        Holder::Other => problem(format!("another program listens on {socket}")).help(format!(
+            "find it with `ss -ltnp 'sport = :{}'` and end it, or choose another port",
+            socket.port()
+        )),
     }
 }
 
@@ -94,18 +106,27 @@ async fn holder(examined: &Examined<'_>, address: Address) -> Holder {
         host => host,
     };
     let url = format!("http://{}/", SocketAddr::new(host, address.port));
-    let answer = examined.get_from(&url, "/health/ready").await;
-    answer.map_or(Holder::Other, |answer| holder_of(&answer.response["body"]))
+    let Ok(client) = &examined.client else {
+        return Holder::Unknown;
+    };
+    let answer = examined.get_from(client, &url, "/health/ready").await;
+    answer.map_or(Holder::Other, |answer| holder_of(&answer.response))
 }
 
-/// Only Vestibule reports the state of a database here. While it stops, it reports that.
-fn holder_of(health: &Value) -> Holder {
-    match (health["status"].as_str(), health["database"].as_str()) {
-        (_, Some(database)) => Holder::Vestibule {
-            has_database: database == "ok",
-        },
-        (Some("shutting down"), None) => Holder::Vestibule { has_database: true },
-        _ => Holder::Other,
+/// A Vestibule names the port in a header. While it stops, it does not report its database.
+fn holder_of(response: &Value) -> Holder {
+    let health = &response["body"];
+    let Some(port) = response["headers"][PORT_HEADER].as_str() else {
+        return Holder::Other;
+    };
+    let has_database = match (health["status"].as_str(), health["database"].as_str()) {
+        (_, Some(database)) => database == "ok",
+        (Some("shutting down"), None) => true,
+        _ => return Holder::Other,
+    };
+    Holder::Vestibule {
+        port: port.to_owned(),
+        has_database,
     }
 }
 
@@ -127,19 +148,33 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_vestibule_reports_its_database() {
-        for (health, expected) in [
-            (json!({"status": "ok", "database": "ok"}), Level::Ok),
-            (json!({"status": "ok", "database": "down"}), Level::Problem),
-            (json!({"status": "shutting down"}), Level::Ok),
-            // Kratos.
-            (json!({"status": "ok"}), Level::Problem),
-            (json!("<html>"), Level::Problem),
-            (Value::Null, Level::Problem),
+    fn only_the_same_port_of_a_vestibule_may_hold_a_port() {
+        use Level::{NotChecked, Problem};
+        let ready = json!({"status": "ok", "database": "ok"});
+        for (port, health, expected) in [
+            (Some("hooks"), ready.clone(), NotChecked),
+            (
+                Some("hooks"),
+                json!({"status": "shutting down"}),
+                NotChecked,
+            ),
+            (
+                Some("hooks"),
+                json!({"status": "ok", "database": "down"}),
+                Problem,
+            ),
+            (Some("admin"), ready.clone(), Problem),
+            (Some("hooks"), json!("<html>"), Problem),
+            // A server that is no Vestibule, and Kratos.
+            (None, ready, Problem),
+            (None, json!({"status": "ok"}), Problem),
+            (None, Value::Null, Problem),
         ] {
+            let headers = port.map_or(json!({}), |port| json!({PORT_HEADER: port}));
+            let response = json!({"headers": headers, "body": health});
             let socket = SocketAddr::from(([127, 0, 0, 1], 4480));
-            let found = judge(socket, &holder_of(&health));
-            assert_eq!(found.level, expected, "{health}");
+            let found = judge("hooks", socket, &holder_of(&response));
+            assert_eq!(found.level, expected, "{response}");
         }
     }
 

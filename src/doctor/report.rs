@@ -1,5 +1,6 @@
 //! What `vestibule doctor` reports: findings by section, as text and as JSON.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -224,19 +225,40 @@ impl Report {
     }
 }
 
+/// Escapes what could forge a line of the report or control a terminal. Other systems give parts of messages.
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |character: char| {
+        character.is_control()
+            // Line and paragraph separators, and what changes the direction of text.
+            || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::new();
+    for character in text.chars() {
+        if is_unsafe(character) {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "  {}  ", self.level.label())?;
         if let Some(subject) = &self.subject {
-            write!(formatter, "{subject}: ")?;
+            write!(formatter, "{}: ", printable(subject))?;
         }
-        write!(formatter, "{}: {}", self.name, self.message)?;
+        write!(formatter, "{}: {}", self.name, printable(&self.message))?;
         if let Some(milliseconds) = self.duration_ms {
             write!(formatter, " ({milliseconds} ms)")?;
         }
         writeln!(formatter)?;
         if matches!(self.level, Level::Problem | Level::Warning) && !self.path.is_empty() {
-            write!(formatter, "                 at: {}", self.path)?;
+            write!(formatter, "                 at: {}", printable(&self.path))?;
             match self.at {
                 Position { line: 0, .. } => writeln!(formatter)?,
                 Position { line, column } => {
@@ -245,7 +267,7 @@ impl fmt::Display for Finding {
             }
         }
         if let Some(help) = &self.help {
-            writeln!(formatter, "                 help: {help}")?;
+            writeln!(formatter, "                 help: {}", printable(help))?;
         }
         Ok(())
     }
@@ -275,5 +297,37 @@ impl fmt::Display for Report {
             counted(Level::Warning, "warning"),
             self.count(Level::NotChecked)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_other_systems_forges_no_line_and_controls_no_terminal() {
+        for (text, expected) in [
+            ("v26.2.0", "v26.2.0"),
+            ("Größe: „ok“", "Größe: „ok“"),
+            (
+                "v1\n  ok           access: fine",
+                "v1\\n  ok           access: fine",
+            ),
+            ("\u{1b}[2J\r", "\\u{1b}[2J\\r"),
+            (
+                "a\u{9b}b\u{202e}c\u{2028}d",
+                "a\\u{9b}b\\u{202e}c\\u{2028}d",
+            ),
+        ] {
+            let found = Section::Kratos.problem("version", text);
+            let found = found
+                .about(text)
+                .help(text)
+                .at((text.to_owned(), Position::default()));
+            let printed = found.to_string();
+            assert_eq!(printed.lines().count(), 3, "{printed}");
+            assert_eq!(printed.matches(expected).count(), 4, "{printed}");
+            assert_eq!(found.to_json()["message"], text);
+        }
     }
 }

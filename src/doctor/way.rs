@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use url::{Host, Url};
 
 use super::Examined;
 use super::report::{Finding, Level, Section};
+use crate::base::diagnostics::Position;
 use crate::outbound::services::diagnose::{self, Addresses, Connected, TlsError};
 
 /// The way to one address of the settings.
@@ -16,8 +18,8 @@ pub(super) struct Way<'a> {
     /// The name of the service, where the section has several.
     pub(super) subject: Option<&'a str>,
     pub(super) url: &'a Url,
-    /// The keys of the address in the settings.
-    pub(super) keys: &'a [&'a str],
+    /// The keys and the position of the address in the settings.
+    pub(super) at: Option<(String, Position)>,
 }
 
 /// Returns whether one of the findings is a problem.
@@ -31,11 +33,12 @@ impl Way<'_> {
     /// Examines each step until one fails.
     pub(super) async fn examine(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if let Some(addresses) = self.resolve(&mut findings).await
-            && let Some(stream) = self.connect(&addresses, &mut findings).await
-            && self.url.scheme() == "https"
-        {
-            self.handshake(stream, &mut findings).await;
+        let Some(addresses) = self.resolve(&mut findings).await else {
+            return findings;
+        };
+        let streams = self.connect(&addresses, &mut findings).await;
+        if !streams.is_empty() && self.url.scheme() == "https" {
+            self.handshakes(streams, &mut findings).await;
         }
         findings
     }
@@ -45,10 +48,10 @@ impl Way<'_> {
             Some(subject) => finding.about(subject),
             None => finding,
         };
-        if self.keys.is_empty() {
-            return finding;
+        match &self.at {
+            Some(at) => finding.at(at.clone()),
+            None => finding,
         }
-        finding.at(self.examined.place(self.keys))
     }
 
     fn host(&self) -> &str {
@@ -111,16 +114,16 @@ impl Way<'_> {
         &self,
         addresses: &[SocketAddr],
         findings: &mut Vec<Finding>,
-    ) -> Option<TcpStream> {
+    ) -> Vec<(SocketAddr, TcpStream)> {
         let clock = self.examined.clock;
         let started = clock.monotonic();
         let until = clock.deadline(self.examined.timeout);
-        let Connected { stream, failed } = diagnose::connect(addresses, clock, until).await;
+        let Connected { streams, failed } = diagnose::connect(addresses, clock, until).await;
         let took = clock.monotonic().saturating_sub(started).as_millis();
-        let peer = stream.as_ref().and_then(|stream| stream.peer_addr().ok());
+        let peer = streams.first().map(|(address, _)| *address);
         let finding = self.judge_connections(peer, &failed);
         findings.push(self.placed(finding.took(u64::try_from(took).unwrap_or(u64::MAX))));
-        stream
+        streams
     }
 
     fn judge_connections(
@@ -153,27 +156,48 @@ impl Way<'_> {
             .ok("connect", format!("{peer} accepts connections"))
     }
 
-    async fn handshake(&self, stream: TcpStream, findings: &mut Vec<Finding>) {
-        let handshake = diagnose::handshake(self.url, stream);
-        let (done, took) = self.examined.timed(handshake).await;
-        let host = self.host();
-        let finding = match done {
-            None => self
-                .section
-                .problem("tls", "the handshake did not end in time"),
-            Some(Ok(())) => {
-                let message = format!("the certificate is valid for {host}");
-                self.section.ok("tls", message)
-            }
+    /// Makes a handshake with each address, because a call can use any of them.
+    async fn handshakes(&self, streams: Vec<(SocketAddr, TcpStream)>, findings: &mut Vec<Finding>) {
+        let is_only_one = streams.len() == 1;
+        let each = streams.into_iter().map(|(address, stream)| async move {
+            let handshake = diagnose::handshake(self.url, stream);
+            (address, self.examined.timed(handshake).await)
+        });
+        let mut fine = None;
+        let mut failed = Vec::new();
+        for (address, (done, took)) in join_all(each).await {
+            let Some(finding) = self.judge_handshake(done) else {
+                fine = Some(took.max(fine.unwrap_or_default()));
+                continue;
+            };
+            let message = if is_only_one {
+                finding.message.clone()
+            } else {
+                format!("{address}: {}", finding.message)
+            };
+            failed.push(Finding { message, ..finding }.took(took));
+        }
+        if let (Some(took), true) = (fine, failed.is_empty()) {
+            let message = format!("the certificate is valid for {}", self.host());
+            failed.push(self.section.ok("tls", message).took(took));
+        }
+        findings.extend(failed.into_iter().map(|finding| self.placed(finding)));
+    }
+
+    /// Returns the problem of a handshake, if it has one.
+    fn judge_handshake(&self, done: Option<Result<(), TlsError>>) -> Option<Finding> {
+        let problem = |message: String| self.section.problem("tls", message);
+        match done {
+            None => Some(problem("the handshake did not end in time".to_owned())),
+            Some(Ok(())) => None,
             Some(Err(error)) => {
-                let found = self.section.problem("tls", error.to_string());
-                match tls_help(&error, host) {
+                let found = problem(error.to_string());
+                Some(match tls_help(&error, self.host()) {
                     Some(help) => found.help(help),
                     None => found,
-                }
+                })
             }
-        };
-        findings.push(self.placed(finding.took(took)));
+        }
     }
 }
 

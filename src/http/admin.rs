@@ -18,12 +18,12 @@ use std::future::ready;
 use std::sync::Arc;
 
 use actix_web::http::header::{ALLOW, HeaderValue};
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::{self, Data, Json, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use serde_json::Value;
 
-use super::health::Health;
+use super::health::{self, Health};
 use crate::base::clock::Clock;
 use crate::base::telemetry::job_status::JobStatuses;
 use crate::store::Store;
@@ -71,7 +71,8 @@ pub fn admin(health: Data<Health>, state: Data<AdminState>) -> impl FnOnce(&mut 
                     .to(move |request: HttpRequest| ready(method_not_allowed(&request, &verbs))),
             );
             if first.is_open() {
-                config.service(resource);
+                let port = DefaultHeaders::new().add((health::PORT_HEADER, "admin"));
+                config.service(resource.wrap(port));
             } else {
                 config.service(resource.wrap(from_fn(check_access)));
             }

@@ -14,6 +14,9 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
 
+/// The header of health responses that names the port: `hooks` or `admin`. `vestibule doctor` reads it.
+pub const PORT_HEADER: &str = "x-vestibule-port";
+
 /// The time limit for a ping of the database.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 

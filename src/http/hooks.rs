@@ -18,6 +18,7 @@ mod sign_in;
 pub mod state;
 
 use actix_web::Route;
+use actix_web::middleware::DefaultHeaders;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use crate::http::health::{self, Health};
@@ -49,7 +50,10 @@ pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut S
         }
         let with_get = |path: &str, get: Route| {
             let other_verbs = web::route().to(call::not_found);
-            web::resource(path).route(get).default_service(other_verbs)
+            let resource = web::resource(path).route(get);
+            resource
+                .default_service(other_verbs)
+                .wrap(DefaultHeaders::new().add((health::PORT_HEADER, "hooks")))
         };
         config
             .service(with_get("/health/alive", web::get().to(health::alive)))

@@ -7,5 +7,5 @@ pub mod hooks;
 
 pub use admin::{AdminAccess, AdminState, admin};
 pub use connections::Connections;
-pub use health::Health;
+pub use health::{Health, PORT_HEADER};
 pub use hooks::{HookState, KEY_HEADER, PendingPolicy, hooks};

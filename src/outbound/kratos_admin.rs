@@ -34,6 +34,8 @@ pub struct KratosAdmin {
     services: Arc<Services>,
     clock: Clock,
     limit: Limited,
+    /// The maximum duration of a call.
+    timeout: Duration,
 }
 
 /// How the calls of a handle are limited.
@@ -92,7 +94,14 @@ impl KratosAdmin {
             services,
             clock,
             limit: Limited::Not,
+            timeout: TIMEOUT,
         }
+    }
+
+    /// Returns a handle whose calls take no longer than this.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Returns a handle whose calls count for this limit, and do not wait.
@@ -211,8 +220,8 @@ impl KratosAdmin {
         }
         let limit = TimeLimit {
             of_request: None,
-            otherwise: TIMEOUT,
-            until: self.clock.deadline(TIMEOUT),
+            otherwise: self.timeout,
+            until: self.clock.deadline(self.timeout),
         };
         let headers = [("accept", "application/json".to_owned())];
         let answer = self

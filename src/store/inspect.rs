@@ -4,6 +4,7 @@
 //! serve` uses the database.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migration};
@@ -25,6 +26,8 @@ pub struct Inspection {
     pub foreign: Vec<i64>,
     /// Whether a write succeeded, which was rolled back.
     pub write: Result<(), Error>,
+    /// The privileges that the user lacks. `None` if the database has no users.
+    pub lacking: Option<Vec<String>>,
     /// The clock of the database server, when the time was asked for, and when its answer arrived.
     pub time: Option<ServerTime>,
     /// The version of the database.
@@ -42,9 +45,9 @@ pub struct ServerTime {
     pub answered: Timestamp,
 }
 
-/// Inspects a SQLite file, which must exist.
-pub async fn sqlite(path: &Path) -> Result<Inspection, Error> {
-    super::sqlite::inspect(path).await
+/// Inspects a SQLite file, which must exist. `patience` is the longest wait of one statement for another program.
+pub async fn sqlite(path: &Path, patience: Duration) -> Result<Inspection, Error> {
+    super::sqlite::inspect(path, patience).await
 }
 
 /// Inspects a PostgreSQL database.

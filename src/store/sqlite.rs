@@ -25,8 +25,8 @@ pub async fn open(path: &Path) -> Result<Database, Error> {
 }
 
 /// Inspects the file, which must exist, without a change.
-pub(super) async fn inspect(path: &Path) -> Result<Inspection, Error> {
-    let inspected = connect::inspect(path, PATIENCE).await;
+pub(super) async fn inspect(path: &Path, patience: Duration) -> Result<Inspection, Error> {
+    let inspected = connect::inspect(path, patience.min(PATIENCE)).await;
     let mut found = inspected.map_err(|error| name_lock(path, error))?;
     found.write = found.write.map_err(|error| name_lock(path, error));
     Ok(found)

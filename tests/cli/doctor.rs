@@ -81,7 +81,7 @@ fn a_doctor_examines_everything_and_prints_text() {
     assert_eq!(output.status.code(), Some(0), "{printed}");
     for part in [
         "Settings\n  ok           file: valid; checks: 0, subscriptions: 0\n",
-        "\nFiles\n  ok           vestibule.yaml: permissions: it has no secret in clear",
+        "\nFiles\n  ok           vestibule.yaml: permissions: no secret in clear was found",
         "\nDatabase\n",
         "\nPorts\n  ok           serve.hooks: listen: the system chooses a free port\n",
         "\nServices\n  ok           services: the settings name none\n",
@@ -136,6 +136,99 @@ fn settings_with_a_problem_stop_the_examination() {
     assert_eq!(found.report["healthy"], false);
     assert_eq!(found.report["problems"], 1);
     assert_eq!(found.report["not_checked"], 5);
+}
+
+#[test]
+fn a_report_of_one_section_keeps_the_problems_of_the_settings() {
+    let folder = folder_with("chekcs: {}\n");
+    for (file, section, part) in [
+        ("nowhere.yaml", "services", "cannot read the file"),
+        ("nowhere.yaml", "files,ports", "cannot read the file"),
+        ("vestibule.yaml", "kratos", "did you mean `checks`?"),
+    ] {
+        let options = ["--config", file, "--only", section];
+        let found = examine_with(folder.path(), &options, &[]);
+        assert_eq!(found.code, 1, "{file} {section}");
+        assert_eq!(found.report["healthy"], false);
+        found.assert("settings", "file", "problem", part);
+    }
+}
+
+#[test]
+fn without_authorities_everything_that_needs_no_client_is_examined() {
+    let kratos = format!("http://127.0.0.1:{}", port::free());
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = busy.local_addr().expect("an address").port();
+    let folder = folder_with(&format!(
+        "serve: {{hooks: {{host: 127.0.0.1, port: {port}}}, admin: {{host: 127.0.0.1, port: 0}}}}\n\
+         kratos: {{admin_url: \"{kratos}\"}}\n\
+         services: {{crm: {{url: \"http://127.0.0.1:{port}\", probe: {{get: /me}}}}}}\n"
+    ));
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate\n").expect("a file");
+    let file = empty.to_str().expect("a path");
+    let variables = [("SSL_CERT_FILE", file), ("SSL_CERT_DIR", "/nowhere")];
+    let found = examine_with(folder.path(), &[], &variables);
+    assert_eq!(found.code, 1);
+    let client = found.the("services", "client").to_string();
+    for part in [
+        "No CA certificates were loaded",
+        "SSL_CERT_FILE=",
+        "SSL_CERT_DIR=/nowhere",
+    ] {
+        assert!(client.contains(part), "{client}");
+    }
+    found.assert("services", "connect", "ok", "accepts connections");
+    found.assert(
+        "services",
+        "credentials",
+        "not_checked",
+        "cannot be created",
+    );
+    found.assert("kratos", "connect", "problem", "Connection refused");
+    found.assert("database", "reach", "ok", "creates it");
+    assert!(!found.of("files", "permissions").is_empty());
+    let ports = found.of("ports", "listen");
+    assert_eq!(ports[0]["level"], "not_checked", "{}", ports[0]);
+    for section in ["files", "services", "kratos"] {
+        let found = examine(folder.path(), section, &variables);
+        assert_eq!(found.code, 1, "{section}");
+        found.assert("services", "client", "problem", "No CA certificates");
+    }
+}
+
+#[test]
+fn files_that_the_settings_name_are_examined_with_their_folders() {
+    let schema = "{\"type\": \"object\", \"properties\": {\"traits\": {\"type\": \"object\", \"properties\": {}}}}";
+    let folder = folder_with(&format!(
+        "{PORTS}dsn: sqlite://data/v.db\nlists: {{codes: {{file: codes.txt}}}}\nkratos: {{identity_schema: \"file://schema.json\"}}\n"
+    ));
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("data")).expect("a folder");
+    std::fs::write(path("codes.txt"), "a\n").expect("a file");
+    std::fs::write(path("schema.json"), schema).expect("a file");
+    let set = |path: &Path, mode| {
+        set_permissions(path, Permissions::from_mode(mode)).expect("permissions");
+    };
+    for (codes, of_schema, of_folder, levels) in [
+        (0o644, 0o664, 0o755, ["ok", "ok", "ok"]),
+        (0o646, 0o644, 0o755, ["problem", "ok", "ok"]),
+        (0o644, 0o646, 0o755, ["ok", "problem", "ok"]),
+        (0o644, 0o644, 0o757, ["ok", "ok", "warning"]),
+    ] {
+        set(&path("codes.txt"), codes);
+        set(&path("schema.json"), of_schema);
+        set(folder.path(), of_folder);
+        let found = examine(folder.path(), "files", &[]);
+        let files = found.of("files", "permissions");
+        assert_eq!(files[1]["subject"], "codes.txt", "{:#}", found.report);
+        assert_eq!(files[1]["level"], levels[0], "{}", files[1]);
+        assert_eq!(files[2]["subject"], "schema.json");
+        assert_eq!(files[2]["level"], levels[1], "{}", files[2]);
+        let above = found.of("files", "folders");
+        assert_eq!(above.len(), 1, "{above:?}");
+        assert_eq!(above[0]["level"], levels[2], "{}", above[0]);
+    }
 }
 
 #[test]
@@ -228,23 +321,28 @@ fn a_database_that_this_user_cannot_write_is_a_problem() {
     );
 }
 
-#[test]
-fn a_port_is_free_or_ours_or_of_another_program() {
-    let (hooks, admin) = (port::free(), port::free());
-    let settings = format!(
+/// Returns the level and the message of both ports.
+fn ports(found: &Examination) -> Vec<(String, String)> {
+    let ports = found.of("ports", "listen");
+    let both = ports.iter().map(|one| {
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        (text("level"), text("message"))
+    });
+    both.collect()
+}
+
+fn settings_on(hooks: u16, admin: u16) -> String {
+    format!(
         "serve: {{hooks: {{host: 127.0.0.1, port: {hooks}}}, admin: {{host: 127.0.0.1, port: {admin}}}}}\n\
          dsn: sqlite://vestibule.db\n"
-    );
-    let folder = folder_with(&settings);
-    let levels = |found: &Examination| -> Vec<(String, String)> {
-        let ports = found.of("ports", "listen");
-        let both = ports.iter().map(|one| {
-            let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-            (text("level"), text("message"))
-        });
-        both.collect()
-    };
-    let free = levels(&examine(folder.path(), "ports", &[]));
+    )
+}
+
+#[test]
+fn a_port_is_free_or_of_a_vestibule_or_of_another_program() {
+    let (hooks, admin) = (port::free(), port::free());
+    let folder = folder_with(&settings_on(hooks, admin));
+    let free = ports(&examine(folder.path(), "ports", &[]));
     assert_eq!(
         free[0],
         ("ok".to_owned(), format!("127.0.0.1:{hooks} is free"))
@@ -253,21 +351,28 @@ fn a_port_is_free_or_ours_or_of_another_program() {
     let mut server = Server::start(folder.path());
     let found = examine_with(folder.path(), &[], &[]);
     assert_eq!(found.code, 0, "{:#}", found.report);
-    for (level, message) in levels(&found) {
-        assert_eq!(level, "ok", "{message}");
-        assert!(message.contains("a running Vestibule answers"), "{message}");
+    for (level, message) in ports(&found) {
+        assert_eq!(level, "not_checked", "{message}");
+        assert!(message.contains("a Vestibule answers"), "{message}");
     }
     // The database is in use by the server, and can still be written to.
     found.assert("database", "write", "ok", "rolled back");
     found.assert("database", "migrations", "ok", "all");
-    assert_eq!(server.stop().0, Some(0));
+
+    let exchanged = folder_with(&settings_on(admin, hooks));
+    let found = ports(&examine(exchanged.path(), "ports", &[]));
+    for ((level, message), other) in found.iter().zip(["admin", "hooks"]) {
+        assert_eq!(level, "problem", "{message}");
+        let part = format!("is the {other} port of a running Vestibule");
+        assert!(message.contains(&part), "{message}");
+    }
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("unknown path"), "{log}");
 
     let _other = TcpListener::bind(("127.0.0.1", hooks)).expect("the port is free again");
-    let taken = levels(&examine_with(
-        folder.path(),
-        &["--only", "ports", "--timeout", "300ms"],
-        &[],
-    ));
+    let options = ["--only", "ports", "--timeout", "300ms"];
+    let taken = ports(&examine_with(folder.path(), &options, &[]));
     assert_eq!(taken[0].0, "problem");
     assert!(taken[0].1.contains("another program listens"), "{taken:?}");
     assert_eq!(taken[1].0, "ok");

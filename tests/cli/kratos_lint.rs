@@ -226,6 +226,16 @@ async fn lint_takes_schemas_and_version_from_a_running_kratos() {
             i32::from(is_reported),
             "{fixture} {version}\n{printed}"
         );
+        if fixture == OLD && is_reported {
+            let (judged, note) = if version == "master" {
+                ("v1.3.1", "running Kratos: `master` is not a version")
+            } else {
+                (version, "")
+            };
+            let message = format!("Kratos {judged}: the check `vat_number`");
+            assert!(printed.contains(&message), "{printed}");
+            assert!(printed.contains(note), "{printed}");
+        }
         let rule = format!("[{fixture}]");
         assert_eq!(printed.contains(&rule), is_reported, "{printed}");
         assert!(!printed.contains("--schema"), "{printed}");

@@ -150,11 +150,15 @@ fn check_version(context: &Context<'_>, settings: &Settings, findings: &mut Find
     let running = context
         .version
         .filter(|version| kratos_version(settings, version) != KratosVersion::Unknown);
+    if let (Some(version), None) = (context.version, running) {
+        findings.not_checked(format!(
+            "the version of the running Kratos: `{version}` is not a version"
+        ));
+    }
     let Some(version) = running.or(written) else {
-        findings.not_checked(match context.version {
-            Some(version) => format!("the version of Kratos: `{version}` is not a version"),
-            None => "the version of Kratos: kratos.yml has no `version`".to_owned(),
-        });
+        if context.version.is_none() {
+            findings.not_checked("the version of Kratos: kratos.yml has no `version`".to_owned());
+        }
         return;
     };
     match kratos_version(settings, version) {
@@ -165,7 +169,7 @@ fn check_version(context: &Context<'_>, settings: &Settings, findings: &mut Find
         KratosVersion::TooOld(reason) => findings.problem(
             "old-kratos",
             context.kratos.nearest(&["version"]),
-            reason,
+            format!("Kratos {version}: {reason}"),
             "update Kratos, and set `version` to its version".to_owned(),
         ),
     }

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use url::Url;
 
-use super::{Error, KratosAdmin, TIMEOUT, encoded, get, is_identity_schema, list, next_page};
+use super::{Error, KratosAdmin, encoded, get, is_identity_schema, list, next_page};
 use crate::kratos::schema::Schemas;
 use crate::outbound::services::Service;
 use crate::outbound::services::client::{Answer, Services, TimeLimit};
@@ -120,12 +120,13 @@ impl PublicApi {
     async fn pages(&self, admin: &KratosAdmin, first: String) -> Result<Vec<Value>, Error> {
         let mut all = Vec::new();
         let mut next = Some(first);
+        let until = admin.clock.deadline(admin.timeout);
         for _ in 0..MAX_PAGES {
             let Some(path) = next.take() else { break };
             let limit = TimeLimit {
                 of_request: None,
-                otherwise: TIMEOUT,
-                until: admin.clock.deadline(TIMEOUT),
+                otherwise: admin.timeout,
+                until,
             };
             let answer = self.0.call(PUBLIC, &get(path), &[], limit).await?;
             if answer.status != 200 {

@@ -27,11 +27,11 @@ pub struct Addresses {
     pub forbidden: Vec<SocketAddr>,
 }
 
-/// A connection, and the addresses that accepted none.
+/// The connections, and the addresses that accepted none.
 #[derive(Debug)]
 pub struct Connected {
-    /// A connection; `None` if no address accepted one.
-    pub stream: Option<TcpStream>,
+    /// A connection to each address that accepted one, in the order of the addresses.
+    pub streams: Vec<(SocketAddr, TcpStream)>,
     /// The addresses that accepted none, and why.
     pub failed: Vec<(SocketAddr, io::Error)>,
 }
@@ -102,14 +102,12 @@ pub async fn connect(addresses: &[SocketAddr], clock: &Clock, until: Deadline) -
         (*address, connected.unwrap_or_else(timed_out))
     });
     let mut result = Connected {
-        stream: None,
+        streams: Vec::new(),
         failed: Vec::new(),
     };
     for (address, connected) in join_all(attempts).await {
         match connected {
-            Ok(stream) => {
-                result.stream.get_or_insert(stream);
-            }
+            Ok(stream) => result.streams.push((address, stream)),
             Err(error) => result.failed.push((address, error)),
         }
     }
@@ -186,6 +184,22 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn each_address_that_accepts_gets_its_connection() {
+        let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (one, other, closed) = (listener(), listener(), listener());
+        let address = |listener: &std::net::TcpListener| listener.local_addr().unwrap();
+        let addresses = [address(&one), address(&closed), address(&other)];
+        drop(closed);
+        let clock = Clock::system();
+        let until = clock.deadline(std::time::Duration::from_secs(20));
+        let found = connect(&addresses, &clock, until).await;
+        let accepted: Vec<SocketAddr> = found.streams.iter().map(|(peer, _)| *peer).collect();
+        assert_eq!(accepted, [addresses[0], addresses[2]]);
+        assert_eq!(found.failed.len(), 1);
+        assert_eq!(found.failed[0].0, addresses[1]);
+    }
 
     async fn resolved(url: &str) -> Addresses {
         resolve(&url.parse().unwrap()).await.unwrap()

@@ -111,10 +111,12 @@ async fn inspect_with(connection: &mut PgConnection, clock: &Clock) -> Result<In
         (migrations.iter().map(|one| one.version).collect(), vec![])
     };
     let write = write_and_roll_back(connection, has_table).await;
+    let lacking = lacking_privileges(connection).await?;
     Ok(Inspection {
         missing: inspect::named(&MIGRATIONS, &missing),
         foreign,
         write: write.map_err(Error::from),
+        lacking: Some(lacking),
         time: server.map(|server| ServerTime {
             asked,
             server,
@@ -122,6 +124,38 @@ async fn inspect_with(connection: &mut PgConnection, clock: &Clock) -> Result<In
         }),
         version: format!("PostgreSQL {version}"),
     })
+}
+
+/// Returns the privileges that Vestibule needs and this user lacks. `CREATE` is needed at each start, because
+/// PostgreSQL asks for it also if the table of migrations exists.
+async fn lacking_privileges(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let may_create = sqlx::query_scalar("SELECT has_schema_privilege(current_schema(), 'CREATE')");
+    let may_create: Option<bool> = may_create.fetch_one(&mut *connection).await?;
+    let mut lacking = Vec::new();
+    match may_create {
+        Some(true) => {}
+        Some(false) => lacking.push("CREATE on the schema".to_owned()),
+        None => lacking.push("a schema: no schema of its `search_path` exists".to_owned()),
+    }
+    let of_tables = sqlx::query_scalar(
+        "SELECT privilege || ' on `' || name || '`' \
+         FROM unnest($1::text[]) name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege \
+         WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(to_regclass(name)::oid, privilege) \
+         ORDER BY name, privilege",
+    );
+    let of_tables: Vec<String> = of_tables.bind(tables()).fetch_all(connection).await?;
+    lacking.extend(of_tables);
+    Ok(lacking)
+}
+
+/// Returns the names of the tables that the migrations create.
+fn tables() -> Vec<&'static str> {
+    let lines = MIGRATIONS
+        .iter()
+        .flat_map(|(_, _, statements)| statements.lines());
+    lines
+        .filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split(' ').next())
+        .collect()
 }
 
 async fn write_and_roll_back(
@@ -162,6 +196,14 @@ async fn migrate_once(pool: &PgPool, migrator: &Migrator) -> Result<Vec<AppliedM
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tables_of_the_migrations_are_known() {
+        let tables = tables();
+        for name in ["deliveries", "attempts", "properties", "identities"] {
+            assert!(tables.contains(&name), "{tables:?}");
+        }
+    }
 
     #[test]
     fn migrations_are_ordered_by_number() {

@@ -182,6 +182,7 @@ async fn inspect_with(connection: &mut SqliteConnection) -> Result<Inspection, E
         missing: inspect::named(&MIGRATIONS, &missing),
         foreign,
         write: write.map_err(Error::from),
+        lacking: None,
         time: None,
         version: format!("SQLite {version}"),
     })

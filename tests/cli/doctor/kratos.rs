@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vestibule_testing::fake_service::FakeService;
+use vestibule_testing::fake_service::{Behaviour, FakeService};
 use vestibule_testing::port;
 
 use super::{Examination, PORTS, examine, examine_with, folder_with};
@@ -82,12 +82,16 @@ async fn the_identity_schemas_in_force_are_compared_with_the_settings() {
 async fn an_outdated_copy_of_an_identity_schema_is_a_warning() {
     let public = public(&["email", "vat_number"]);
     let kratos = kratos("v26.2.0", public.url());
-    for (copy, is_outdated) in [
-        (&["email", "vat_number"][..], false),
-        (&["email", "vat_number", "old"], true),
+    let (one, several) = ("identity_schema: \"", "identity_schemas: {customer: \"");
+    for (copy, keys, is_outdated) in [
+        (&["email", "vat_number"][..], one, false),
+        (&["email", "vat_number", "old"], one, true),
+        (&["email", "vat_number", "old"], several, true),
     ] {
-        let admin = format!("{}\", identity_schema: \"file://schema.json", kratos.url());
-        let folder = folder_with(&settings(&admin, ""));
+        let admin = format!("{}\", {keys}file://schema.json", kratos.url());
+        let end = if keys == several { "\"}}" } else { "\"}" };
+        let written = settings(&admin, "").replacen("\"}", end, 1);
+        let folder = folder_with(&written);
         std::fs::write(folder.path().join("schema.json"), schema(copy).to_string())
             .expect("a file");
         let found = examined(folder.path());
@@ -97,7 +101,30 @@ async fn an_outdated_copy_of_an_identity_schema_is_a_warning() {
             .iter()
             .any(|one| one["level"] == "warning" && one.to_string().contains(message));
         assert_eq!(warned, is_outdated, "{:#}", found.report);
+        let path = if keys == several {
+            "kratos.identity_schemas.customer"
+        } else {
+            "kratos.identity_schema"
+        };
+        let is_placed = all.iter().any(|one| one["path"] == path);
+        assert_eq!(is_placed, is_outdated, "{:#}", found.report);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_public_api_that_hangs_is_named() {
+    let public = public(&["vat_number"]);
+    public.set_behaviour(Behaviour::Hangs);
+    let kratos = kratos("v26.2.0", public.url());
+    let folder = folder_with(&settings(&kratos.url(), ""));
+    let options = ["--only", "kratos", "--timeout", "500ms"];
+    let found = examine_with(folder.path(), &options, &[]);
+    let part = format!(
+        "{}/, which cannot be called: no response in time",
+        public.url()
+    );
+    found.assert("kratos", "schemas", "not_checked", &part);
+    public.release_hanging_calls();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

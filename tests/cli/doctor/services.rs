@@ -1,5 +1,7 @@
 //! Services: names, connections, certificates, credentials and clocks.
 
+use std::net::SocketAddr;
+
 use vestibule::base::clock::Clock;
 use vestibule_testing::fake_service::{Behaviour, FakeService};
 use vestibule_testing::port;
@@ -43,6 +45,49 @@ async fn the_answer_to_a_probe_tells_whether_credentials_are_accepted() {
         found.assert("services", "credentials", level, part);
         assert_eq!(found.the("services", "credentials")["line"], 6);
         assert_eq!(found.code, i32::from(level == "problem"), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_in_the_path_of_a_probe_is_not_shown() {
+    let crm = FakeService::start();
+    let probe = "probe: {get: \"/bot${env:TOKEN}/me?key=${env:TOKEN}\"}";
+    for (status, level, part) in [
+        (200, "ok", "GET /bot${env:TOKEN}/me answered 200"),
+        (500, "problem", "GET /bot${env:TOKEN}/me answered 500"),
+    ] {
+        crm.set_behaviour(Behaviour::Answers(status, "{}".to_owned()));
+        probed(&crm.url(), probe).assert("services", "credentials", level, part);
+    }
+    assert_eq!(crm.received()[0].path, "/botcanary-token/me");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_address_of_a_name_gets_a_handshake() {
+    let addresses = tokio::net::lookup_host("localhost:443").await;
+    let addresses: Vec<_> = addresses.expect("addresses").collect();
+    let has_both =
+        addresses.iter().any(SocketAddr::is_ipv4) && addresses.iter().any(SocketAddr::is_ipv6);
+    let authority = Authority::new();
+    let port = authority.serve(Certificate::Right).await.port();
+    let Ok(other) = tokio::net::TcpListener::bind(("::1", port)).await else {
+        return;
+    };
+    if !has_both {
+        return;
+    }
+    // It accepts connections, and ends them during the handshake.
+    tokio::spawn(async move { while let Ok(_connection) = other.accept().await {} });
+    let found = probed(&format!("https://localhost:{port}"), "probe: {get: /me}");
+    let handshakes = found.of("services", "tls");
+    assert_eq!(handshakes.len(), 2, "{:#}", found.report);
+    for address in ["127.0.0.1:", "[::1]:"] {
+        let is_about = |one: &&&serde_json::Value| one["message"].to_string().contains(address);
+        assert_eq!(
+            handshakes.iter().filter(is_about).count(),
+            1,
+            "{handshakes:?}"
+        );
     }
 }
 
@@ -153,5 +198,11 @@ fn a_service_of_a_whole_url_is_examined_without_a_probe() {
     ));
     let found = examine(folder.path(), "services", &[]);
     found.assert("services", "connect", "problem", "Connection refused");
-    assert_eq!(found.the("services", "connect")["subject"], closed);
+    let connect = found.the("services", "connect");
+    assert_eq!(connect["subject"], closed);
+    assert_eq!(connect["path"], "checks.a.ask.get");
+    assert_eq!(connect["line"], 2);
+    for name in ["credentials", "clock"] {
+        found.assert("services", name, "not_checked", "no request was sent");
+    }
 }
