@@ -12,6 +12,8 @@ use super::table::{nothing, table, time};
 use super::when::{When, when};
 use super::{ConfigFile, open_database};
 use crate::base::clock::Timestamp;
+use crate::base::diagnostics::did_you_mean;
+use crate::config::Settings;
 use crate::model::decision::DecisionOutcome;
 use crate::store::DecisionStore;
 use crate::store::decisions::{
@@ -33,8 +35,8 @@ pub enum Command {
         /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Only decisions with this outcome: refused, unavailable (a check had no answer) or admitted. With `--check`, the outcome
-        /// `refused` or `unavailable` is that of the check
+        /// Only decisions with this outcome: refused, unavailable (a check had no answer), admitted (with changes or without) or
+        /// changed. With `--check`, the outcome `refused` or `unavailable` is that of the check
         #[arg(long, value_parser = outcome)]
         outcome: Option<DecisionOutcome>,
         /// Only decisions for which this check ran
@@ -89,10 +91,28 @@ impl Command {
         let Some(settings) = file.settings() else {
             return Ok(ExitCode::FAILURE);
         };
+        self.warn_about_check(&settings);
         let opened = open_database(&settings).await?;
         let done = self.print(&*opened, now, &mut std::io::stdout()).await;
         opened.close().await;
         done.map(|()| ExitCode::SUCCESS)
+    }
+
+    /// A misspelt name would look like a check without decisions. A check that was removed may have some.
+    fn warn_about_check(&self, settings: &Settings) {
+        let Self::List {
+            check: Some(name), ..
+        } = self
+        else {
+            return;
+        };
+        let known = || settings.checks.iter().map(|check| check.name.as_str());
+        if !known().any(|check| check == name) {
+            eprintln!("warning: the settings have no check `{name}`");
+            if let Some(help) = did_you_mean(name, known()) {
+                eprintln!("help: {help}");
+            }
+        }
     }
 
     /// Prints what the command asks for.

@@ -251,7 +251,7 @@ impl Hooks {
         writeln!(
             to,
             "#\n# The key is one of `hooks.keys` in vestibule.yaml (`vestibule keygen` makes one). Write it in once, in\n\
-             # place of {NO_KEY}; or take `value` out and give it to Kratos in each of these variables,\n\
+             # place of the placeholder; or take `value` out and give it to Kratos in each of these variables,\n\
              # without which it then does not start. A number in a name is the position of the hook in its list, from 0.\n\
              # If hooks of yours precede these, print the names anew with `--behind NUMBER`:"
         )
@@ -380,6 +380,21 @@ mod tests {
             "--method",
             "code,password"
         ]));
+    }
+
+    /// `sed` puts the key in place of the placeholder, and a key does not belong into a comment.
+    #[test]
+    fn no_comment_contains_the_placeholder_of_the_key() {
+        for arguments in [
+            &["--inline"][..],
+            &["--late-refusals"],
+            &["--method", "password"],
+        ] {
+            let printed = printed(arguments);
+            assert_eq!(printed.matches(NO_KEY).count(), 1, "{printed}");
+            let mut comments = printed.lines().filter(|line| line.starts_with('#'));
+            assert!(!comments.any(|line| line.contains(NO_KEY)), "{printed}");
+        }
     }
 
     #[test]

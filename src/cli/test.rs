@@ -86,6 +86,9 @@ fn print_results(path: &Path, results: &[CaseResult], out: &mut impl Write) -> s
         for problem in &result.problems {
             writeln!(out, "    {}", problem.replace('\n', "\n    "))?;
         }
+        for note in &result.notes {
+            writeln!(out, "    note: {note}")?;
+        }
     }
     Ok(())
 }

@@ -12,10 +12,13 @@ use serde_json::{Map, Value};
 use super::ConfigFile;
 use crate::base::clock::Clock;
 use crate::base::telemetry::Metrics;
+use crate::config::{self, Environment, Settings};
 use crate::kratos::{Flow, Payload, Stage};
 use crate::outbound::services::client::Services;
+use crate::rule_tests::hidden::Hidden;
 use crate::rule_tests::submission::Submission;
 use crate::rule_tests::trial::{Trial, Trials, TriedCheck};
+use crate::rule_tests::unknown_traits::unknown_traits;
 
 const AFTER_HELP: &str = "\
 The services are really asked. Reservations are not taken, unless `--take` is given; then they are released again. Nothing is
@@ -28,7 +31,22 @@ Examples:
 
 Exit codes:
   0  the submission was admitted
-  1  it was refused, it could not be tried, or a reservation could not be released";
+  1  it was refused, the settings have a problem, or a reservation could not be released
+  2  the command line is wrong, or the payload cannot be read";
+
+/// The methods of Kratos that call hooks at registration or in settings.
+const METHODS: [&str; 8] = [
+    "password",
+    "oidc",
+    "code",
+    "passkey",
+    "webauthn",
+    "profile",
+    "totp",
+    "lookup_secret",
+];
+/// The longest body of an answer that is printed whole, in characters.
+const MAX_SHOWN: usize = 200;
 
 /// `vestibule try`
 #[derive(Debug, Args)]
@@ -46,8 +64,8 @@ pub struct Options {
     /// The flow
     #[arg(long, value_enum, default_value_t = FlowName::Registration)]
     flow: FlowName,
-    /// The method, such as `password` or `oidc`; default: `password`, in settings `profile`
-    #[arg(long)]
+    /// The method; default: `password`, in settings `profile`
+    #[arg(long, value_parser = METHODS)]
     method: Option<String>,
     /// The traits before a change in settings, as JSON
     #[arg(long, value_name = "JSON", value_parser = object)]
@@ -92,16 +110,18 @@ pub async fn run(options: Options, clock: Clock) -> anyhow::Result<ExitCode> {
     };
     let submission = options.submission();
     let payload = match &options.payload {
-        Some(path) => read(path)?,
+        Some(path) => match read(path) {
+            Ok(payload) => payload,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                return Ok(ExitCode::from(2));
+            }
+        },
         None => submission
             .payload(&settings, clock.now())
             .map_err(|error| anyhow!(error))?,
     };
-    if payload.identity.is_none() {
-        bail!(
-            "the call has no identity\nhelp: record a call of a hook under `after.<method>.hooks`"
-        );
-    }
+    options.warn_about_traits(&settings);
     let services = Services::new(
         settings.services.clone(),
         clock.clone(),
@@ -113,7 +133,10 @@ pub async fn run(options: Options, clock: Clock) -> anyhow::Result<ExitCode> {
         clock,
         takes: options.take,
     };
-    let trial = trials.run(&submission.hook(Stage::Pre), &payload).await;
+    let mut trial = trials.run(&submission.hook(Stage::Pre), &payload).await;
+    let environment = Environment::of_process();
+    let inserted = config::inserted_values(&options.file.config, &environment);
+    trial.hide(&Hidden::new(&inserted));
     let mut out = std::io::stdout().lock();
     if options.json {
         serde_json::to_writer_pretty(&mut out, &trial)?;
@@ -136,11 +159,27 @@ fn read(path: &std::path::Path) -> anyhow::Result<Payload> {
     } else {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
     };
-    Payload::parse(text.as_bytes())
-        .with_context(|| format!("{} is not the body of a call", path.display()))
+    let payload = Payload::parse(text.as_bytes())
+        .with_context(|| format!("{} is not the body of a call", path.display()))?;
+    if payload.identity.is_none() {
+        bail!(
+            "the call has no identity\nhelp: record a call of a hook under `after.<method>.hooks`"
+        );
+    }
+    Ok(payload)
 }
 
 impl Options {
+    /// Kratos refuses a form with a trait that its identity schema forbids, so no check sees it.
+    fn warn_about_traits(&self, settings: &Settings) {
+        let traits = self.traits.iter();
+        for warning in
+            traits.flat_map(|traits| unknown_traits(&settings.kratos.schemas, None, traits))
+        {
+            eprintln!("warning: {warning}");
+        }
+    }
+
     fn submission(&self) -> Submission {
         let flow = match self.flow {
             FlowName::Registration => Flow::Registration,
@@ -197,6 +236,32 @@ fn print(trial: &Trial, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Returns a body as text, shortened.
+fn beginning(body: &Value) -> String {
+    let text = body.to_string();
+    let length = text.chars().count();
+    if length <= MAX_SHOWN {
+        return text;
+    }
+    let start: String = text.chars().take(MAX_SHOWN).collect();
+    format!("{start}… ({length} characters; `--json` prints more)")
+}
+
+fn print_question(question: &Value, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "  asked: {}",
+        question["request"].as_str().unwrap_or_default()
+    )?;
+    for (name, value) in question["headers"].as_object().into_iter().flatten() {
+        writeln!(out, "    {name}: {}", value.as_str().unwrap_or_default())?;
+    }
+    if !question["body"].is_null() {
+        writeln!(out, "    {}", question["body"])?;
+    }
+    Ok(())
+}
+
 fn print_check(check: &TriedCheck, out: &mut impl Write) -> std::io::Result<()> {
     let kind = check
         .kind
@@ -212,25 +277,24 @@ fn print_check(check: &TriedCheck, out: &mut impl Write) -> std::io::Result<()> 
         check.check, check.outcome, check.duration_ms
     )?;
     if let Some(why) = check.why {
-        writeln!(out, "  did not run: {why}")?;
+        let what = match check.outcome {
+            "refused" => "refused by",
+            _ => "did not run:",
+        };
+        writeln!(out, "  {what} {why}")?;
     }
     if let Some(question) = &check.question {
-        writeln!(
-            out,
-            "  asked: {}",
-            question["request"].as_str().unwrap_or_default()
-        )?;
-        for (name, value) in question["headers"].as_object().into_iter().flatten() {
-            writeln!(out, "    {name}: {}", value.as_str().unwrap_or_default())?;
-        }
-        if !question["body"].is_null() {
-            writeln!(out, "    {}", question["body"])?;
-        }
+        print_question(question, out)?;
     }
     if let Some(answer) = &check.answer {
         match answer["none"].as_str() {
             Some(error) => writeln!(out, "  no answer: {error}")?,
-            None => writeln!(out, "  answered: {} {}", answer["status"], answer["body"])?,
+            None => writeln!(
+                out,
+                "  answered: {} {}",
+                answer["status"],
+                beginning(&answer["body"])
+            )?,
         }
     }
     for one in &check.expressions {

@@ -137,6 +137,16 @@ pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error
     Ok(pieces)
 }
 
+/// Returns the values that a text inserts.
+pub(super) fn inserted(text: &str, environment: &Environment) -> Vec<String> {
+    let pieces = pieces(text, environment).unwrap_or_default().into_iter();
+    let inserted = pieces.filter_map(|piece| match piece {
+        Piece::Inserted(value) => Some(value),
+        Piece::Written(_) => None,
+    });
+    inserted.collect()
+}
+
 /// Joins the pieces.
 #[must_use]
 pub fn joined(pieces: &[Piece]) -> String {

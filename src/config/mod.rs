@@ -116,6 +116,35 @@ pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settin
     settings.ok_or(problems)
 }
 
+/// Returns every value that the settings file at `path` inserts from the environment or from a file. None if the file cannot be
+/// read.
+#[must_use]
+pub fn inserted_values(path: &Path, environment: &Environment) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut values = Vec::new();
+    if let Some(root) = tree::read(&text, &mut Vec::new()) {
+        collect_inserted(&root, environment, &mut values);
+    }
+    values
+}
+
+fn collect_inserted(node: &tree::Node, environment: &Environment, values: &mut Vec<String>) {
+    match &node.kind {
+        tree::Kind::Text { text, .. } => values.extend(interpolation::inserted(text, environment)),
+        tree::Kind::List(items) => {
+            for item in items {
+                collect_inserted(item, environment, values);
+            }
+        }
+        tree::Kind::Map(entries) => {
+            for entry in entries {
+                collect_inserted(&entry.value, environment, values);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Checks settings in a text, as [`read`] does.
 #[must_use]
 pub fn review_text(text: &str, path: &Path, environment: &Environment) -> Review {

@@ -209,7 +209,14 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
         .chars()
         .next()
         .filter(|first| "!&*%@`|>".contains(*first));
+    let is_about_quotes = ["after double-quoted scalar", "unknown escape character"]
+        .iter()
+        .any(|part| info.contains(part));
     let hint = match trap {
+        _ if is_about_quotes => Some(
+            "put the expression into single quotes, in which YAML changes neither `\"` nor `\\`: 'value == \"NL\"'"
+                .to_owned(),
+        ),
         Some(first) => {
             let value = rest
                 .split([',', '}', ']', '#'])

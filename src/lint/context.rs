@@ -15,6 +15,8 @@ pub struct SettingsFile {
     pub settings: Settings,
     /// The tree, for positions.
     pub tree: Node,
+    /// Whether every key in `hooks.keys` can be read here. If not, a placeholder is in its place.
+    pub has_all_keys: bool,
 }
 
 /// What the rules read.

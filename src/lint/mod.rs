@@ -16,7 +16,7 @@ pub mod version;
 use std::path::Path;
 
 use crate::base::diagnostics::Problem;
-use crate::config::{self, Environment, tree};
+use crate::config::{self, Environment, interpolation, tree};
 use crate::kratos::schema::Schemas;
 use address::Mapping;
 use context::{Context, SettingsFile};
@@ -158,8 +158,12 @@ fn read_settings(file: &File, index: usize, findings: &mut Findings) -> Option<S
         });
     }
     let root = tree::read(&file.text, &mut Vec::new())?;
+    let tree = Node::of_file(index, &root);
+    let keys = tree.find(&["hooks", "keys"]).map(Node::items);
+    let mut keys = keys.unwrap_or_default().iter().filter_map(Node::text);
     Some(SettingsFile {
         settings: review.settings?,
-        tree: Node::of_file(index, &root),
+        has_all_keys: keys.all(|key| interpolation::pieces(key, &environment).is_ok()),
+        tree,
     })
 }

@@ -1,7 +1,10 @@
 //! Text that an operator can paste into kratos.yml.
 
+use std::collections::BTreeSet;
+
 use super::context::Context;
-use super::hooks::List;
+use super::document::Place;
+use super::hooks::{Hook, List};
 use crate::base::diagnostics::listed;
 use crate::kratos::snippet::{EXAMPLE_URL, KEY_HEADER};
 use crate::kratos::{Flow, Stage};
@@ -51,6 +54,27 @@ fn body<'k>(context: &Context<'k>) -> &'k str {
     addresses
         .next()
         .unwrap_or("file:///etc/config/kratos/vestibule.jsonnet")
+}
+
+/// Returns whether Vestibule's hooks look printed: their template is inline, or they share parts by YAML anchors.
+#[must_use]
+pub fn is_printed(context: &Context<'_>) -> bool {
+    let lists = context.lists.iter();
+    let hooks: Vec<&Hook<'_>> = lists.flat_map(List::ours).map(|(hook, _)| hook).collect();
+    let body = |hook: &&Hook<'_>| {
+        hook.config
+            .text_at(&["body"])
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let has_inline_body = hooks
+        .iter()
+        .map(body)
+        .any(|body| body.starts_with("base64://"));
+    let name = |hook: &&Hook<'_>| Some(hook.config.find(&["auth", "config", "name"])?.place);
+    let places: Vec<Place> = hooks.iter().filter_map(name).collect();
+    let distinct: BTreeSet<Place> = places.iter().copied().collect();
+    has_inline_body || distinct.len() < places.len()
 }
 
 /// Returns a hook and the list to which it belongs.

@@ -147,7 +147,7 @@ fn collect_secrets(node: &Node, is_secret: bool, secrets: &mut Vec<String>) {
                 let is_named = match entry.key.as_str() {
                     // `password` is also a method, with a section.
                     "password" => is_text,
-                    "value" | "headers" | "secrets" | "dsn" => true,
+                    "value" | "keys" | "headers" | "secrets" | "dsn" => true,
                     _ => false,
                 };
                 collect_secrets(&entry.value, is_secret || is_named, secrets);

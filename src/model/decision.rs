@@ -37,11 +37,18 @@ pub enum DecisionOutcome {
     Unavailable,
     /// The sign-up or change was admitted, with changes or without.
     Admitted,
+    /// The sign-up or change was admitted with changes.
+    Changed,
 }
 
 impl DecisionOutcome {
     /// All outcomes.
-    pub const ALL: [Self; 3] = [Self::Refused, Self::Unavailable, Self::Admitted];
+    pub const ALL: [Self; 4] = [
+        Self::Refused,
+        Self::Unavailable,
+        Self::Admitted,
+        Self::Changed,
+    ];
 
     /// The name in options and parameters.
     #[must_use]
@@ -50,6 +57,7 @@ impl DecisionOutcome {
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
             Self::Admitted => "admitted",
+            Self::Changed => "changed",
         }
     }
 

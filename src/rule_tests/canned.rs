@@ -1,6 +1,6 @@
 //! Services that answer from the test file, and reservations without a database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) struct CannedServices {
     pub(super) timeouts: BTreeMap<String, Duration>,
     pub(super) clock: Clock,
     pub(super) asked: Mutex<Vec<Asked>>,
+    /// The answers that were given: the service, and the position in its list.
+    pub(super) used: Mutex<BTreeSet<(String, usize)>>,
     pub(super) problems: Mutex<Vec<String>>,
 }
 
@@ -68,6 +70,24 @@ impl CannedAnswer {
     }
 }
 
+impl CannedServices {
+    /// Returns one text for each answer that no request got.
+    pub(super) fn unused(&self) -> Vec<String> {
+        let used = locked(&self.used);
+        let mut unused = Vec::new();
+        for (service, answers) in &self.answers {
+            for (index, answer) in answers.iter().enumerate() {
+                if let Some((method, path)) = answer.target()
+                    && !used.contains(&(service.clone(), index))
+                {
+                    unused.push(format!("answer not used: {} {path}", method.as_str()));
+                }
+            }
+        }
+        unused
+    }
+}
+
 #[async_trait]
 impl AskService for CannedServices {
     async fn ask(
@@ -86,15 +106,18 @@ impl AskService for CannedServices {
             let problem = format!("`{service}` must not be asked, and was asked `{line}`");
             locked(&self.problems).push(problem);
         }
-        let mut answers = self.answers.get(service).into_iter().flatten();
+        let answers = self.answers.get(service).into_iter().flatten();
         let target = (request.method, request.path.as_str());
-        let Some(canned) = answers.find(|answer| answer.target() == Some(target)) else {
+        let mut answers = answers.enumerate();
+        let Some((index, canned)) = answers.find(|(_, answer)| answer.target() == Some(target))
+        else {
             let problem = format!(
                 "`{service}` was asked `{line}`, and the case has no answer to that; add it to `answers.{service}`"
             );
             locked(&self.problems).push(problem);
             return Err(CallError::Connection);
         };
+        locked(&self.used).insert((service.to_owned(), index));
         if canned.connection == Some(ConnectionFault::Refused) {
             return Err(CallError::Connection);
         }

@@ -83,22 +83,66 @@ fn messages_of(expected: &[ExpectedMessage], verdict: &Verdict) -> (Value, Value
         }
         Value::Object(shown)
     });
-    let right = findings.iter().enumerate().map(|(index, finding)| {
-        let wanted = expected.get(index);
+    let pairs = paired(expected, findings, is_expected);
+    let right = findings.iter().zip(pairs).map(|(finding, wanted)| {
         let mut shown = Map::new();
-        if wanted.is_none_or(|wanted| wanted.field.is_some()) {
-            let field = finding.field.as_ref().map(ToString::to_string);
-            shown.insert("field".to_owned(), json!(field));
+        if wanted.shows(expected, |one| one.field.is_some()) {
+            shown.insert("field".to_owned(), json!(field_of(finding)));
         }
-        if wanted.is_none_or(|wanted| wanted.id.is_some()) {
+        if wanted.shows(expected, |one| one.id.is_some()) {
             shown.insert("id".to_owned(), finding.message.id.into());
         }
-        if wanted.is_none_or(|wanted| wanted.text.is_some()) {
+        if wanted.shows(expected, |one| one.text.is_some()) {
             shown.insert("text".to_owned(), finding.message.text.as_str().into());
         }
         Value::Object(shown)
     });
     (left.collect(), right.collect())
+}
+
+fn field_of(finding: &Finding) -> Option<String> {
+    finding.field.as_ref().map(ToString::to_string)
+}
+
+/// Returns whether a message has everything that is expected of it.
+fn is_expected(wanted: &ExpectedMessage, finding: &Finding) -> bool {
+    let field = field_of(finding);
+    let text = &finding.message.text;
+    wanted.field.as_ref().is_none_or(|wanted| *wanted == field)
+        && wanted.id.is_none_or(|id| id == finding.message.id)
+        && wanted.text.as_ref().is_none_or(|wanted| wanted == text)
+}
+
+/// The expected entry with which an actual entry is compared, by its index. `None`: the entry is one too many.
+#[derive(Clone, Copy)]
+struct Wanted(Option<usize>);
+
+impl Wanted {
+    /// Returns whether a member of an actual entry is shown: the expected entry has it. Of an entry that is one too many, those
+    /// members are shown that any expected entry has.
+    fn shows<E>(self, expected: &[E], has: impl Fn(&E) -> bool) -> bool {
+        match self.0.and_then(|index| expected.get(index)) {
+            Some(wanted) => has(wanted),
+            None => expected.is_empty() || expected.iter().any(has),
+        }
+    }
+}
+
+/// Finds the expected entry for each actual entry: the first that matches it, else the first that matches none.
+fn paired<E, A>(expected: &[E], actual: &[A], matches: impl Fn(&E, &A) -> bool) -> Vec<Wanted> {
+    let mut free: Vec<usize> = (0..expected.len()).collect();
+    let mut take = |fits: &dyn Fn(usize) -> bool| {
+        let place = free.iter().position(|index| fits(*index))?;
+        Some(free.remove(place))
+    };
+    let matching: Vec<Option<usize>> = actual
+        .iter()
+        .map(|one| take(&|index| matches(&expected[index], one)))
+        .collect();
+    matching
+        .into_iter()
+        .map(|index| Wanted(index.or_else(|| take(&|_| true))))
+        .collect()
 }
 
 fn checks_of(expected: &Expected, records: &[CheckRecord]) -> (Value, Value) {
@@ -135,14 +179,14 @@ fn requests_of(expected: &[ExpectedRequest], actual: &[Asked]) -> (Value, Value)
             one.body.as_ref(),
         )
     });
-    let right = made
-        .iter()
-        .enumerate()
-        .map(|(index, (service, line, one))| {
-            let shows_body = wanted.get(index).is_none_or(|wanted| wanted.body.is_some());
-            let body = shows_body.then(|| body_of(one.request.body.as_ref()));
-            shown("service", service, Some(line), body.as_ref())
-        });
+    let pairs = paired(&wanted, &made, |wanted, (service, line, _)| {
+        wanted.service == *service && wanted.request == *line
+    });
+    let right = made.iter().zip(pairs).map(|((service, line, one), pair)| {
+        let shows_body = pair.shows(&wanted, |one| one.body.is_some());
+        let body = shows_body.then(|| body_of(one.request.body.as_ref()));
+        shown("service", service, Some(line), body.as_ref())
+    });
     (left.collect(), right.collect())
 }
 
@@ -159,22 +203,24 @@ fn deliveries_of(expected: &[ExpectedDelivery], actual: &[NewDelivery]) -> (Valu
         }
         shown
     });
-    let right = actual.iter().enumerate().map(|(index, delivery)| {
-        let wanted = expected.get(index);
+    let pairs = paired(expected, actual, |wanted, delivery| {
+        wanted.subscription == delivery.subscription
+    });
+    let right = actual.iter().zip(pairs).map(|(delivery, pair)| {
         let name = &delivery.subscription;
         let Ok(Action::Send(request)) = &delivery.action else {
             let mut shown = shown("subscription", name, None, None);
             shown["not_built"] = true.into();
-            if wanted.is_none_or(|wanted| !wanted.not_built) {
+            if pair.shows(expected, |one| !one.not_built) {
                 shown["reason"] = delivery.unbuilt_reason().into();
             }
             return shown;
         };
-        let line = wanted
-            .is_none_or(|wanted| wanted.request.is_some())
+        let line = pair
+            .shows(expected, |one| one.request.is_some())
             .then(|| line(request));
-        let body = wanted
-            .is_none_or(|wanted| wanted.body.is_some())
+        let body = pair
+            .shows(expected, |one| one.body.is_some())
             .then(|| body_of(request.body.as_ref()));
         shown("subscription", name, line.as_ref(), body.as_ref())
     });

@@ -65,10 +65,12 @@ mod tests {
             CaseResult {
                 name: "a \"good\" one".to_owned(),
                 problems: Vec::new(),
+                notes: Vec::new(),
             },
             CaseResult {
                 name: "b < c".to_owned(),
                 problems: vec!["- 1\n+ 2\u{7}".to_owned(), "& more".to_owned()],
+                notes: Vec::new(),
             },
         ];
         insta::assert_snapshot!(report(&[(Path::new("tests/vat.yaml"), &results)]));

@@ -4,12 +4,15 @@
 mod canned;
 mod compare;
 mod coverage;
+mod explain;
 pub mod file;
+pub mod hidden;
 pub mod junit;
 mod reservation;
 mod run;
 pub mod submission;
 pub mod trial;
+pub mod unknown_traits;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -12,12 +12,13 @@ use super::compare::{Actual, changed_members, differences};
 use super::coverage::{Coverage, Observer, Reached};
 use super::file::{Case, CaseFlow};
 use super::submission::{Submission, deliveries, saved};
+use super::unknown_traits::unknown_traits;
 use crate::base::clock::{Clock, Timestamp, moment};
 use crate::base::diagnostics::did_you_mean;
 use crate::base::telemetry::Trace;
 use crate::checks::{CheckInput, Evaluator, OpenDeferrals};
 use crate::config::parse_duration;
-use crate::kratos::{Flow, Stage};
+use crate::kratos::{Flow, Payload, Stage};
 
 /// The time of a case that names none.
 const NOW: &str = "2026-01-01T00:00:00Z";
@@ -29,6 +30,8 @@ pub struct CaseResult {
     pub name: String,
     /// What is different from what the case expects. Empty: the case passed.
     pub problems: Vec<String>,
+    /// What is worth knowing, and fails nothing.
+    pub notes: Vec<String>,
 }
 
 /// Runs the cases whose names match, and returns their results and the coverage.
@@ -37,23 +40,28 @@ pub fn run(tests: &RuleTests, only: Option<&Regex>) -> (Vec<CaseResult>, Coverag
     let mut coverage = Coverage::of(&tests.rules);
     let cases = tests.file.cases.iter();
     let chosen = cases.filter(|case| only.is_none_or(|only| only.is_match(&case.name)));
-    let results = chosen.map(|case| CaseResult {
-        name: case.name.clone(),
-        problems: tests.run_case(case, &mut coverage),
+    let results = chosen.map(|case| {
+        let mut notes = Vec::new();
+        CaseResult {
+            name: case.name.clone(),
+            problems: tests.run_case(case, &mut coverage, &mut notes),
+            notes,
+        }
     });
     (results.collect(), coverage)
 }
 
 impl RuleTests {
-    fn run_case(&self, case: &Case, coverage: &mut Coverage) -> Vec<String> {
-        let now = match self.check_names(case).and_then(|()| check(case)) {
-            Ok(now) => now,
-            Err(problem) => return vec![problem],
-        };
+    fn run_case(
+        &self,
+        case: &Case,
+        coverage: &mut Coverage,
+        notes: &mut Vec<String>,
+    ) -> Vec<String> {
         let submission = case.submission();
-        let payload = match submission.payload(&self.settings, now) {
-            Ok(payload) => payload,
-            Err(problem) => return vec![problem],
+        let (now, payload) = match self.call(case, &submission) {
+            Ok(call) => call,
+            Err(problems) => return problems,
         };
         let (clock, _) = Clock::manual(now);
         let services = Arc::new(self.services(case, clock.clone()));
@@ -94,9 +102,27 @@ impl RuleTests {
             records: evaluated.records,
             asked: locked(&services.asked).clone(),
         };
+        notes.extend(services.unused());
         let mut problems = locked(&services.problems).clone();
         problems.extend(differences(&case.expect, &actual));
         problems
+    }
+
+    /// Returns the time of the case and the call of Kratos. An error has what is wrong with the case.
+    fn call(
+        &self,
+        case: &Case,
+        submission: &Submission,
+    ) -> Result<(Timestamp, Payload), Vec<String>> {
+        let now = self.check_names(case).and_then(|()| check(case));
+        let now = now.map_err(|problem| vec![problem])?;
+        let schemas = &self.settings.kratos.schemas;
+        let unknown = unknown_traits(schemas, case.schema_id.as_deref(), &case.traits);
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let payload = submission.payload(&self.settings, now);
+        Ok((now, payload.map_err(|problem| vec![problem])?))
     }
 
     /// Checks the names in a case. A wrong name would make an expectation hold whatever happens.
@@ -136,6 +162,7 @@ impl RuleTests {
             timeouts,
             clock,
             asked: Mutex::default(),
+            used: Mutex::default(),
             problems: Mutex::default(),
         }
     }

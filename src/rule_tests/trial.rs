@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use super::canned::locked;
 use super::compare::{body_of, changed_members, line};
+use super::explain::{TriedExpression, expressions, why_not};
+use super::hidden::Hidden;
 use super::reservation::taking;
 use super::submission::{deliveries, saved};
 use crate::base::clock::{Clock, Deadline, Timestamp};
@@ -17,11 +19,11 @@ use crate::base::telemetry::Trace;
 use crate::checks::observe::CheckObserver;
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use crate::checks::{
-    AskService, Check, CheckInput, Condition, Evaluator, Kind, OpenDeferrals, Policy, Rules,
-    reserve, response_in,
+    AskService, Check, CheckInput, Evaluator, Kind, OpenDeferrals, Policy, Rules, reserve,
+    response_in,
 };
 use crate::config::Settings;
-use crate::expression::{EvaluationError, Expression, Variables};
+use crate::expression::Variables;
 use crate::kratos::{Hook, Payload, Stage};
 use crate::model::decision::CheckRecord;
 use crate::model::delivery::{Action, NewDelivery};
@@ -68,7 +70,7 @@ pub struct TriedCheck {
     pub check: String,
     /// The outcome.
     pub outcome: &'static str,
-    /// Why the check did not run.
+    /// Why the check did not run, or refused without a question.
     pub why: Option<&'static str>,
     /// Why there was no usable answer.
     pub kind: Option<&'static str>,
@@ -82,17 +84,6 @@ pub struct TriedCheck {
     pub answer: Option<Value>,
     /// What each expression of the check came to.
     pub expressions: Vec<TriedExpression>,
-}
-
-/// One expression of a check.
-#[derive(Debug, Serialize)]
-pub struct TriedExpression {
-    /// The key in the settings of the check.
-    pub setting: String,
-    /// The expression.
-    pub source: String,
-    /// `true`, `false`, or the error.
-    pub result: String,
 }
 
 /// One message.
@@ -116,6 +107,30 @@ pub struct Trials {
     pub clock: Clock,
     /// Whether reservations are taken, and released again.
     pub takes: bool,
+}
+
+impl Trial {
+    /// Hides values of the environment and of secret files wherever they are printed, and shortens very long answers.
+    pub fn hide(&mut self, hidden: &Hidden) {
+        for check in &mut self.checks {
+            check.question.iter_mut().for_each(|one| hidden.hide(one));
+            if let Some(answer) = &mut check.answer {
+                hidden.hide(answer);
+                shorten(answer);
+            }
+            for one in &mut check.expressions {
+                hidden.hide_in(&mut one.result);
+            }
+        }
+        for message in &mut self.messages {
+            hidden.hide_in(&mut message.text);
+        }
+        hidden.hide(&mut self.changes);
+        self.deliveries.iter_mut().for_each(|one| hidden.hide(one));
+        for held in &mut self.unreleased {
+            hidden.hide_in(&mut held.reason);
+        }
+    }
 }
 
 impl Trials {
@@ -309,14 +324,18 @@ impl Seen {
             taken: None,
             lists: rules.lists(),
         };
-        let has_run = matches!(record.outcome, "accepted" | "refused" | "unavailable");
-        let expressions = rules.check(name).map_or_else(Vec::new, |check| {
+        let check = rules.check(name);
+        let why =
+            check.and_then(|check| why_not(record.outcome, check, hook.flow, &variables(check)));
+        let has_run =
+            why.is_none() && matches!(record.outcome, "accepted" | "refused" | "unavailable");
+        let expressions = check.map_or_else(Vec::new, |check| {
             expressions(check, &variables(check), has_run)
         });
         TriedCheck {
             check: name.to_owned(),
             outcome: record.outcome,
-            why: why_not(record.outcome, rules.check(name), &variables),
+            why,
             kind: record.kind,
             observed: record.observed,
             duration_ms: record.duration_ms,
@@ -328,58 +347,6 @@ impl Seen {
             expressions,
         }
     }
-}
-
-/// Returns why a check did not run.
-fn why_not<'v>(
-    outcome: &str,
-    check: Option<&Check>,
-    variables: &impl Fn(&Check) -> Variables<'v>,
-) -> Option<&'static str> {
-    match outcome {
-        "skipped" => Some("a check that it waits for did not let the submission pass"),
-        "not_applicable" => {
-            let check = check?;
-            let when = check.when.as_ref();
-            let is_false = when.is_some_and(|when| when.holds(&variables(check)) == Ok(false));
-            Some(if is_false {
-                "`when` is false"
-            } else {
-                "its field is absent, or nothing that it reads has changed"
-            })
-        }
-        _ => None,
-    }
-}
-
-/// Evaluates the expressions of a check. Without `has_run`, only its `when` was evaluated.
-fn expressions(check: &Check, variables: &Variables<'_>, has_run: bool) -> Vec<TriedExpression> {
-    let mut all: Vec<(String, &Expression)> = Vec::new();
-    all.extend(check.when.as_ref().map(|when| ("when".to_owned(), when)));
-    if has_run {
-        let declared = check.on_unavailable.when.as_ref();
-        all.extend(declared.map(|when| ("on_unavailable.when".to_owned(), when)));
-        for (index, refusal) in check.refuse.iter().enumerate() {
-            if let Condition::Expression(when) = &refusal.when {
-                all.push((format!("refuse[{index}].when"), when));
-            }
-        }
-        if let Some(Condition::Expression(accept)) = &check.accept {
-            all.push(("accept".to_owned(), accept));
-        }
-    }
-    let tried = all
-        .into_iter()
-        .map(|(setting, expression)| TriedExpression {
-            setting,
-            source: expression.source().to_owned(),
-            result: shown(expression.holds(variables)),
-        });
-    tried.collect()
-}
-
-fn shown(result: Result<bool, EvaluationError>) -> String {
-    result.map_or_else(|error| format!("error: {error}"), |holds| holds.to_string())
 }
 
 fn question(request: &Request) -> Value {
@@ -394,6 +361,21 @@ fn question(request: &Request) -> Value {
         })
         .collect();
     json!({"request": line(request), "headers": headers, "body": body_of(request.body.as_ref())})
+}
+
+/// The longest body of an answer that is kept whole, in bytes of JSON.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Replaces a very long body by the beginning of its text.
+fn shorten(response: &mut Value) {
+    let text = match &response["body"] {
+        Value::String(text) => text.clone(),
+        body => body.to_string(),
+    };
+    if text.len() > MAX_BODY {
+        let beginning: String = text.chars().take(MAX_BODY / 4).collect();
+        response["body"] = format!("{beginning}… ({} bytes)", text.len()).into();
+    }
 }
 
 fn messages(verdict: &Verdict) -> Vec<ShownMessage> {

@@ -242,6 +242,14 @@ async fn lint_takes_schemas_and_version_from_a_running_kratos() {
     }
 }
 
+/// The schema of this Kratos has the id `customer`, as in the settings. kratos.yml names `default`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lint_compares_the_ids_of_identity_schemas_with_those_of_a_running_kratos() {
+    let (code, printed) = lint_running("schema-ids", "v26.2.0", &["email", "vat_number"]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(!printed.contains("[schema-ids]"), "{printed}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lint_says_why_it_cannot_ask_a_running_kratos() {
     let public = super::doctor::kratos::public(&["email"]);

@@ -84,6 +84,27 @@ fn an_operator_lists_deliveries_by_filter_and_page_by_page() {
 }
 
 #[test]
+fn a_check_that_the_settings_lack_is_a_warning() {
+    let (folder, _) = folder_with_deliveries(&[ADA]);
+    for (name, warning) in [
+        ("invite", ""),
+        (
+            "invit",
+            "warning: the settings have no check `invit`\nhelp: did you mean `invite`?\n",
+        ),
+    ] {
+        let arguments = ["decisions", "list", "--outcome", "changed", "--check", name];
+        let (code, printed, errors) = run_and_read(folder.path(), &arguments);
+        assert_eq!(
+            (code, printed.as_str()),
+            (Some(0), "No decisions.\n"),
+            "{errors}"
+        );
+        assert_eq!(errors, warning);
+    }
+}
+
+#[test]
 fn invalid_arguments_are_reported() {
     let folder = folder_with(SERVED);
     for (arguments, expected) in [

@@ -144,6 +144,75 @@ fn differences_are_shown() {
 }
 
 #[test]
+fn only_expected_members_of_a_message_are_compared_and_shown() {
+    let settings = "settings: {checks: {a: {field: traits.a, refuse: [{when: \"true\", message: \"No a.\"}]}, b: {field: traits.b, refuse: [{when: \"true\", message: \"No b.\"}]}}}\n";
+    let case = |messages: &str| {
+        format!(
+            "{settings}cases: [{{name: a, traits: {{a: x, b: y}}, expect: {{verdict: refused, messages: [{messages}]}}}}]\n"
+        )
+    };
+    let (code, printed) = test(&case("{text: No a.}, {field: traits.b}"), &[]);
+    assert_eq!(code, 0, "{printed}");
+    for (messages, differing) in [
+        (
+            "{field: traits.b, text: No b.}",
+            &["+     \"text\": \"No a.\""][..],
+        ),
+        (
+            "{field: traits.a, text: No a.}, {field: traits.b, text: No c.}",
+            &["-     \"text\": \"No c.\"", "+     \"text\": \"No b.\""],
+        ),
+    ] {
+        let (code, printed) = test(&case(messages), &[]);
+        assert_eq!(code, 1, "{printed}");
+        for part in differing {
+            assert!(printed.contains(part), "{part}\n{printed}");
+        }
+        assert!(!printed.contains("\"id\""), "{printed}");
+    }
+}
+
+#[test]
+fn an_answer_that_no_request_got_is_a_note() {
+    let (code, printed) = test(
+        &case(
+            "{name: a, traits: {vat: \"1\"}, answers: {crm: [{get: /vat/1}, {post: /vat/10}]}, expect: {verdict: changed}}",
+        ),
+        &[],
+    );
+    assert_eq!(
+        (code, printed.as_str()),
+        (
+            0,
+            "tests.yaml: a ... ok\n    note: answer not used: POST /vat/10\n1 case passed, 0 failed\n"
+        )
+    );
+}
+
+/// `vestibule test` would ignore a misspelt trait, and Kratos refuses it.
+#[test]
+fn a_trait_that_the_identity_schema_forbids_fails_a_case() {
+    // {"properties":{"traits":{"type":"object","properties":{"vat":{"type":"string"}},"additionalProperties":false}}}
+    const SCHEMA: &str = "base64://eyJwcm9wZXJ0aWVzIjp7InRyYWl0cyI6eyJ0eXBlIjoib2JqZWN0IiwicHJvcGVydGllcyI6eyJ2YXQiOnsidHlwZSI6InN0cmluZyJ9fSwiYWRkaXRpb25hbFByb3BlcnRpZXMiOmZhbHNlfX19";
+    for (traits, problem) in [
+        ("{vat: \"1\"}", None),
+        (
+            "{vta: \"1\"}",
+            Some(
+                "the identity schema `default` allows no `traits.vta`, so Kratos refuses the form; did you mean `traits.vat`?",
+            ),
+        ),
+    ] {
+        let file = format!(
+            "settings: {{kratos: {{identity_schemas: {{default: \"{SCHEMA}\"}}}}}}\ncases: [{{name: a, traits: {traits}, expect: {{verdict: admitted}}}}]\n"
+        );
+        let (code, printed) = test(&file, &[]);
+        assert_eq!(code, i32::from(problem.is_some()), "{printed}");
+        assert!(printed.contains(problem.unwrap_or("... ok")), "{printed}");
+    }
+}
+
+#[test]
 fn the_coverage_lists_what_no_case_reached() {
     let accepted = "{name: a, traits: {vat: \"1\"}, answers: {crm: [{get: /vat/1}]}, expect: {verdict: changed}}";
     let (code, printed) = test(&case(accepted), &["--coverage", "--fail-under", "50"]);

@@ -18,9 +18,18 @@ kratos: {admin_url: \"http://127.0.0.1:1\"}
 
 /// Runs `vestibule try`. Returns the exit code and what it printed.
 fn try_with(register: &FakeService, arguments: &[&str]) -> (i32, String) {
-    let folder = folder_with(SETTINGS);
+    try_settings(SETTINGS, register, arguments)
+}
+
+/// Runs `vestibule try` with these settings.
+fn try_settings(settings: &str, register: &FakeService, arguments: &[&str]) -> (i32, String) {
+    let folder = folder_with(settings);
+    std::fs::write(folder.path().join("secret"), "canary-of-a-file\n").expect("a file");
+    std::fs::write(folder.path().join("schema.json"), SCHEMA).expect("a file");
     let all: Vec<&str> = ["try"].iter().chain(arguments).copied().collect();
-    let output = output(vestibule(folder.path(), &all).env("REGISTER", register.url()));
+    let mut command = vestibule(folder.path(), &all);
+    command.env("REGISTER", register.url());
+    let output = output(command.env("SEC", "canary/of the environment"));
     let printed = format!("{}{}", text(&output.stdout), text(&output.stderr));
     (output.status.code().expect("an exit code"), printed)
 }
@@ -52,6 +61,88 @@ async fn each_check_is_explained() {
     assert_eq!(trial["verdict"], "admitted");
     assert_eq!(trial["deliveries"][0]["request"], "POST /contacts");
     assert_eq!(trial["deliveries"][0]["body"], json!({"vat": "NL1"}));
+}
+
+const SCHEMA: &str = r#"{"properties": {"traits": {"type": "object", "properties": {"vat": {"type": "string"}},
+    "additionalProperties": false}}}"#;
+
+/// The query, the path and the body of a question can hold a secret.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_of_the_environment_and_of_files_are_hidden() {
+    let settings = "checks:
+  a: {field: traits.vat, ask: {post: \"${env:REGISTER}/${file:secret}/a\", query: {api_key: \"${env:SEC}\"}, headers: {X-Tenant: \"${env:SEC}\"}, json: {list: [\"x ${env:SEC}\"]}}, refuse: [{when: 404, message: \"No ${env:SEC}.\"}]}
+  b: {field: traits.vat, ask: {post: \"${env:REGISTER}/b\", form: {key: \"${env:SEC}\"}}}
+subscriptions:
+  crm: {events: [identity.created], send: {post: \"http://crm/contacts\", json: {key: \"${env:SEC}\"}}}
+";
+    let register = FakeService::start();
+    for (status, code) in [(200, 0), (404, 1)] {
+        register.respond_with(status, &json!({"said": "canary/of the environment"}));
+        for options in [&[][..], &["--json"]] {
+            let arguments = [&["--traits", r#"{"vat": "NL1"}"#], options].concat();
+            let (found, printed) = try_settings(settings, &register, &arguments);
+            assert_eq!(found, code, "{printed}");
+            assert!(!printed.contains("canary"), "{printed}");
+            assert!(
+                printed.contains("POST /(hidden)/a?api_key=(hidden)"),
+                "{printed}"
+            );
+        }
+    }
+    assert!(register.received()[0].path.contains("canary"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reasons_name_what_the_visitor_sent() {
+    let settings = "kratos: {identity_schemas: {default: \"file://schema.json\"}}
+checks:
+  needed: {field: traits.vat, required: true, refuse: [{when: \"value == 'x'\"}]}
+  asked: {field: traits.vat, ask: {get: \"${env:REGISTER}/{value}\"}}
+";
+    let register = FakeService::start();
+    register.respond_with(200, &json!({"text": "y".repeat(300)}));
+    for (options, code, parts) in [
+        (
+            &["--traits", r#"{"vta": "a"}"#][..],
+            1,
+            &[
+                "warning: the identity schema `default` allows no `traits.vta`",
+                "did you mean `traits.vat`?",
+                "needed: refused",
+                "  refused by `required`: its field is absent\n",
+                "asked: not_applicable",
+                "  did not run: its field is absent\n",
+            ][..],
+        ),
+        (
+            &[
+                "--flow",
+                "settings",
+                "--traits",
+                r#"{"vat": "a"}"#,
+                "--previous",
+                r#"{"vat": "a"}"#,
+            ],
+            0,
+            &["  did not run: nothing that it reads has changed\n"],
+        ),
+        (
+            &["--traits", r#"{"vat": "a"}"#],
+            0,
+            &["yyy… (311 characters; `--json` prints more)\n"],
+        ),
+        (&["--traits", r#"{"vat": "a"}"#, "--json"], 0, &["yyy\""]),
+    ] {
+        let (found, printed) = try_settings(settings, &register, options);
+        assert_eq!(found, code, "{options:?}\n{printed}");
+        for part in parts {
+            assert!(printed.contains(part), "{options:?}\n{part}\n{printed}");
+        }
+        assert!(
+            !printed.contains("refuse[0].when `value == 'x'`: error"),
+            "{printed}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,9 +195,10 @@ async fn a_service_that_is_down_and_wrong_arguments_are_explained() {
             "is not the body of a call",
         ),
         (&["--traits", "{}", "--header", "X"], "expected NAME=VALUE"),
+        (&["--traits", "{}", "--method", "zzz"], "lookup_secret"),
     ] {
         let (code, printed) = try_with(&register, arguments);
-        assert_ne!(code, 0, "{arguments:?}");
+        assert_eq!(code, 2, "{arguments:?}");
         assert!(printed.contains(part), "{arguments:?}\n{printed}");
     }
 }

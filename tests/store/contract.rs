@@ -623,6 +623,7 @@ pub async fn decisions_are_listed_by_outcome_check_flow_identity_and_time(store:
         (any(), vec![4, 3, 2, 1]),
         (with(DecisionOutcome::Refused, any()), vec![3, 2]),
         (with(DecisionOutcome::Admitted, any()), vec![4, 1]),
+        (with(DecisionOutcome::Changed, any()), vec![4]),
         (with(DecisionOutcome::Unavailable, any()), vec![2]),
         (check("vat"), vec![4, 2]),
         (check("invite"), vec![3, 2, 1]),

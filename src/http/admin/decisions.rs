@@ -14,7 +14,7 @@ use crate::store::decisions::{DecisionFilter, DecisionPage, FlowDecisions, decis
 pub(super) const PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "outcome",
-        is: "Only decisions with this outcome. `unavailable`: a check had no answer. With `check`, the outcome `refused` or `unavailable` is that of the check.",
+        is: "Only decisions with this outcome. `unavailable`: a check had no answer. `admitted`: with changes or without. With `check`, the outcome `refused` or `unavailable` is that of the check.",
         schema: || json!({"type": "string", "enum": DecisionOutcome::ALL.map(DecisionOutcome::as_str)}),
     },
     Parameter {

@@ -83,6 +83,7 @@ fn without_value(context: &Context<'_>, hook: &Hook<'_>, findings: &mut Findings
 fn check_value(context: &Context<'_>, value: &Node, findings: &mut Findings) {
     let is_in_environment = context.environment_file == Some(value.place.file);
     let text = value.text().unwrap_or_default();
+    check_is_known(context, value, text, findings);
     if text == NO_KEY || text.is_empty() {
         findings.problem(
             "key-placeholder",
@@ -118,6 +119,31 @@ fn check_value(context: &Context<'_>, value: &Node, findings: &mut Findings) {
             ),
         );
     }
+}
+
+/// Vestibule accepts only the keys of its settings.
+fn check_is_known(context: &Context<'_>, value: &Node, text: &str, findings: &mut Findings) {
+    let is_key = !text.is_empty() && text != NO_KEY && !is_placeholder(text);
+    let Some(file) = context.settings.filter(|_| is_key) else {
+        return;
+    };
+    let keys = &file.settings.hooks.keys;
+    if keys.is_empty() || keys.iter().any(|key| key.matches(text.as_bytes())) {
+        return;
+    }
+    if !file.has_all_keys {
+        findings.not_checked(
+            "whether the hooks send a key of `hooks.keys`: its environment variable or file is missing here",
+        );
+        return;
+    }
+    findings.problem(
+        "key-unknown",
+        value,
+        "this key is not one of `hooks.keys` in the settings, so Vestibule rejects the call"
+            .to_owned(),
+        "write the same key here and under `hooks.keys` in vestibule.yaml".to_owned(),
+    );
 }
 
 /// Returns the environment variable that sets a value.

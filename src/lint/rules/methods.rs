@@ -56,7 +56,7 @@ fn check_method(context: &Context<'_>, method: &str, findings: &mut Findings) {
                 format!(
                     "set {}, or {}",
                     switched_off(context, method),
-                    paste::hook_in(context, Flow::Registration, Stage::Pre, Some(method))
+                    added(context, method)
                 ),
             );
         }
@@ -71,6 +71,27 @@ fn check_method(context: &Context<'_>, method: &str, findings: &mut Findings) {
         ),
         Enabled::No => {}
     }
+}
+
+/// Returns how to add hooks for the method. Hooks with an inline template or with anchors are not for copying.
+fn added(context: &Context<'_>, method: &str) -> String {
+    if !paste::is_printed(context) {
+        return paste::hook_in(context, Flow::Registration, Stage::Pre, Some(method));
+    }
+    let hooked = |known: &Method| {
+        known.as_str() == method
+            || context.signs_up(known.as_str()) == Enabled::Yes
+            || context.calls(Flow::Registration, Some(known.as_str()), Stage::Pre)
+    };
+    let methods: Vec<&str> = Method::ALL
+        .into_iter()
+        .filter(hooked)
+        .map(Method::as_str)
+        .collect();
+    format!(
+        "print the hooks again, with the other options as before: vestibule kratos hooks --method {}",
+        methods.join(",")
+    )
 }
 
 /// Returns the keys of kratos.yml with which nobody can sign up by the method. With `passwordless_enabled: true`, Kratos

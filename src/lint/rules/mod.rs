@@ -16,7 +16,8 @@ use super::finding::Findings;
 pub use traits::{UncheckedRight, unchecked_rights};
 
 /// The names of all rules, as in docs/kratos-lint.md. They are stable.
-pub const NAMES: [&str; 38] = [
+pub const NAMES: [&str; 41] = [
+    "admin-port",
     "analytics-off",
     "before-hook",
     "blocking-hook-behind",
@@ -33,6 +34,7 @@ pub const NAMES: [&str; 38] = [
     "key-missing",
     "key-of-example",
     "key-placeholder",
+    "key-unknown",
     "late-refusals",
     "method-parameter",
     "never-called",
@@ -44,6 +46,7 @@ pub const NAMES: [&str; 38] = [
     "pre-can-interrupt",
     "pre-ignored",
     "pre-without-parse",
+    "schema-ids",
     "settings-file",
     "shadowed-list",
     "tokenizer-subject",

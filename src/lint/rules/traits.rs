@@ -2,6 +2,7 @@
 
 use super::super::context::{Context, SettingsFile};
 use super::super::finding::Findings;
+use crate::base::diagnostics::listed;
 use crate::config::Settings;
 use crate::kratos::schema::{Schemas, Step};
 
@@ -26,8 +27,49 @@ pub fn check(context: &Context<'_>, findings: &mut Findings) {
     let (Some(file), Some(schemas)) = (context.settings, &context.schemas) else {
         return;
     };
+    check_ids(context, file, schemas, findings);
     check_fields(context, file, schemas, findings);
     check_rights(context, file, schemas, findings);
+}
+
+/// Returns what the report calls the source of the identity schemas.
+fn source(context: &Context<'_>) -> &'static str {
+    match context.version {
+        Some(_) => "the running Kratos",
+        None => "kratos.yml",
+    }
+}
+
+/// The settings name each identity schema by the id that Kratos gives it.
+fn check_ids(
+    context: &Context<'_>,
+    file: &SettingsFile,
+    schemas: &Schemas,
+    findings: &mut Findings,
+) {
+    let Some(place) = file.tree.find(&["kratos", "identity_schemas"]) else {
+        return;
+    };
+    let named: Vec<&str> = place.entries().iter().map(|(id, _)| id.as_str()).collect();
+    let known: Vec<&str> = schemas.ids().collect();
+    let lacks = |all: &[&str], id: &&str| !all.contains(id);
+    let unknown = named.iter().copied().filter(|id| lacks(&known, id));
+    let unnamed = known.iter().copied().filter(|id| lacks(&named, id));
+    let (unknown, unnamed): (Vec<&str>, Vec<&str>) = (unknown.collect(), unnamed.collect());
+    if named.is_empty() || unknown.is_empty() && unnamed.is_empty() {
+        return;
+    }
+    let source = source(context);
+    findings.warning(
+        "schema-ids",
+        place,
+        format!(
+            "the ids differ from those of {source}; only in `identity_schemas`: {}; only in {source}: {}",
+            listed(unknown),
+            listed(unnamed)
+        ),
+        format!("use the ids of {source}: {}", listed(known)),
+    );
 }
 
 fn check_fields(
@@ -36,10 +78,7 @@ fn check_fields(
     schemas: &Schemas,
     findings: &mut Findings,
 ) {
-    let source = match context.version {
-        Some(_) => "the running Kratos",
-        None => "kratos.yml",
-    };
+    let source = source(context);
     for check in &file.settings.checks {
         let Some(field) = &check.field else {
             continue;

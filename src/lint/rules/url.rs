@@ -1,9 +1,12 @@
 //! The URLs of Vestibule's hooks: path, flow, stage and `?method=`.
 
+use url::Url;
+
 use super::super::context::Context;
 use super::super::finding::Findings;
 use super::super::hooks::{Call, Hook, List};
 use super::super::paste;
+use crate::base::diagnostics::nearest;
 use crate::kratos::{Flow, Stage};
 
 /// Applies the rules.
@@ -13,7 +16,9 @@ pub fn check(context: &Context<'_>, findings: &mut Findings) {
             "no-hooks",
             context.flow_section(&[]),
             "no hook calls Vestibule, so Vestibule checks no sign-up".to_owned(),
-            "vestibule kratos hooks --config vestibule.yaml --inline --url http://vestibule:4480 > vestibule-hooks.yml".to_owned(),
+            "if the hooks are in a file of their own, give it too: `-c kratos.yml -c vestibule-hooks.yml`. If there are none, \
+             print them: vestibule kratos hooks --config vestibule.yaml --inline --url http://vestibule:4480"
+                .to_owned(),
         );
     }
     for list in &context.lists {
@@ -61,6 +66,28 @@ fn check_hook(
         findings.problem("method-parameter", at, message, help);
     }
     check_http_method(hook, findings);
+    check_port(context, hook, findings);
+}
+
+/// The admin port of the settings has no hooks.
+fn check_port(context: &Context<'_>, hook: &Hook<'_>, findings: &mut Findings) {
+    let Some(settings) = context.settings() else {
+        return;
+    };
+    let (hooks, admin) = (settings.hooks_address.port, settings.admin_address.port);
+    let url = Url::parse(hook.address()).ok();
+    let port = url.and_then(|url| url.port_or_known_default());
+    if admin == 0 || admin == hooks || port != Some(admin) {
+        return;
+    }
+    findings.warning(
+        "admin-port",
+        hook.config.nearest(&["url"]),
+        format!(
+            "the port {admin} is `serve.admin.port` of the settings, where Vestibule has no hooks"
+        ),
+        format!("use `serve.hooks.port`, {hooks}"),
+    );
 }
 
 fn expected_url(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&str>) -> String {
@@ -69,11 +96,11 @@ fn expected_url(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<
 
 fn wrong_path(context: &Context<'_>, list: &List<'_>, hook: &Hook<'_>, findings: &mut Findings) {
     let stages = list.flow.stages();
-    let wanted = if hook.is_blocking() {
+    let wanted = stage_in(hook.address()).unwrap_or(if hook.is_blocking() {
         Stage::Pre
     } else {
         Stage::Post
-    };
+    });
     let stage = if stages.contains(&wanted) {
         wanted
     } else {
@@ -88,6 +115,14 @@ fn wrong_path(context: &Context<'_>, list: &List<'_>, hook: &Hook<'_>, findings:
         format!("Vestibule has no hook at `{path}`, and answers 404"),
         expected_url(context, list.flow, stage, list.method),
     );
+}
+
+/// Returns the stage at the end of a path, also if it is misspelt.
+fn stage_in(address: &str) -> Option<Stage> {
+    let (_, last) = address.rsplit_once('/')?;
+    let stages = [Stage::Pre, Stage::Post];
+    let name = nearest(last, stages.map(Stage::as_str))?;
+    stages.into_iter().find(|stage| stage.as_str() == name)
 }
 
 fn check_http_method(hook: &Hook<'_>, findings: &mut Findings) {

@@ -155,6 +155,7 @@ fn outcomes(filter: &DecisionFilter) -> &'static [&'static str] {
     match filter.outcome {
         Some(DecisionOutcome::Refused) => &["refused"],
         Some(DecisionOutcome::Admitted) => &["admitted", "changed"],
+        Some(DecisionOutcome::Changed) => &["changed"],
         Some(DecisionOutcome::Unavailable) | None => &[],
     }
 }
@@ -165,7 +166,7 @@ fn patterns(filter: &DecisionFilter) -> Vec<String> {
         (Some(DecisionOutcome::Unavailable), _) => &["unavailable"],
         (_, None) => return Vec::new(),
         (Some(DecisionOutcome::Refused), Some(_)) => &["refused"],
-        (Some(DecisionOutcome::Admitted) | None, Some(_)) => {
+        (Some(DecisionOutcome::Admitted | DecisionOutcome::Changed) | None, Some(_)) => {
             &["accepted", "refused", "unavailable"]
         }
     };

@@ -9,6 +9,7 @@ use vestibule_testing::http::{client, metric};
 use vestibule_testing::program::output;
 
 use super::port;
+use super::test_env::KEY;
 
 /// A running Vestibule.
 pub struct Vestibule {
@@ -96,7 +97,7 @@ impl Vestibule {
             &self.folder,
             self.settings,
             self.ports,
-            ["unused-key-0123456789", "another-key-0123456789"],
+            [KEY, "another-key-0123456789"],
             &self.environment,
             &[&fixed, arguments].concat(),
         );
