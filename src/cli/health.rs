@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use url::Url;
 
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 use crate::config::parse_duration;
 
 /// The time limit of one request.
@@ -38,10 +38,10 @@ pub async fn run(options: &Options, clock: &Clock) -> anyhow::Result<ExitCode> {
         .no_proxy()
         .timeout(PATIENCE)
         .build()?;
-    let end = saturating_add(clock.now(), options.wait);
+    let end = clock.deadline(options.wait);
     for url in &options.urls {
         while let Err(failure) = check_url(&http, url).await {
-            if clock.now() >= end {
+            if clock.time_left(end).is_zero() {
                 anyhow::bail!("{url}: {failure}");
             }
             clock.sleep(PAUSE).await;

@@ -1,5 +1,6 @@
 //! `vestibule validate`: reports every problem and warning of a settings file.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,8 +60,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let file = options.file.display().to_string();
     match options.format {
         Format::Text => print_text(&file, &review),
-        Format::Json => println!("{}", as_json(&file, &review)),
-        Format::Github => print!("{}", annotations(&file, &review)),
+        Format::Json => writeln!(std::io::stdout(), "{}", as_json(&file, &review))?,
+        Format::Github => write!(std::io::stdout(), "{}", annotations(&file, &review))?,
     }
     let fails = !review.problems.is_empty() || options.strict && !review.warnings.is_empty();
     Ok(if fails {

@@ -120,9 +120,7 @@ fn redacted(text: &str) -> String {
     let variables = text.lines().filter_map(|line| line.split_once('='));
     secrets.extend(
         variables
-            .filter(|(name, _)| {
-                name.ends_with("_CONFIG_AUTH_CONFIG_VALUE") || name.ends_with("_PASSWORD")
-            })
+            .filter(|(name, _)| is_secret_variable(name))
             .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned()),
     );
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -130,6 +128,33 @@ fn redacted(text: &str) -> String {
         .iter()
         .filter(|secret| secret.len() >= MIN_SECRET)
         .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+}
+
+/// Keys of kratos.yml and of the settings under which every text is hidden.
+const SECRET_SECTIONS: [&str; 5] = ["value", "keys", "headers", "secrets", "dsn"];
+/// What the key of a secret ends with, in kratos.yml, in the settings and, in capitals, in an environment file. `password` is
+/// also a method, with a section.
+const SECRET_NAMES: [&str; 7] = [
+    "password",
+    "secret",
+    "token",
+    "private_key",
+    "api_key",
+    "connection_uri",
+    "connection_string",
+];
+
+fn is_secret_name(name: &str) -> bool {
+    SECRET_NAMES.iter().any(|end| name.ends_with(end))
+}
+
+/// Returns whether an environment variable of Kratos holds a secret. `SECRETS_COOKIE_0` is an entry of a list.
+fn is_secret_variable(name: &str) -> bool {
+    let name = name.trim().to_lowercase();
+    is_secret_name(&name)
+        || name.ends_with("dsn")
+        || name.ends_with("_config_auth_config_value")
+        || name.contains("secrets_")
 }
 
 /// Collects the texts under keys that hold secrets.
@@ -144,12 +169,8 @@ fn collect_secrets(node: &Node, is_secret: bool, secrets: &mut Vec<String>) {
         Kind::Map(entries) => {
             for entry in entries {
                 let is_text = matches!(entry.value.kind, Kind::Text { .. });
-                let is_named = match entry.key.as_str() {
-                    // `password` is also a method, with a section.
-                    "password" => is_text,
-                    "value" | "keys" | "headers" | "secrets" | "dsn" => true,
-                    _ => false,
-                };
+                let is_named = SECRET_SECTIONS.contains(&entry.key.as_str())
+                    || is_text && is_secret_name(&entry.key);
                 collect_secrets(&entry.value, is_secret || is_named, secrets);
             }
         }
@@ -181,6 +202,46 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_secret_is_hidden_in_excerpts() {
+        let cases = [
+            ("serve: {admin: {token: canary-a}}", "token"),
+            (
+                "services: {crm: {auth: {type: bearer, config: {token: canary-b}}, sign: {secret: canary-c}}}",
+                "sign",
+            ),
+            (
+                "kratos: {auth: {type: basic_auth, config: {user: ada, password: canary-d}}}",
+                "ada",
+            ),
+            (
+                "courier: {smtp: {connection_uri: \"smtps://u:canary-e@mail/\"}}",
+                "smtp",
+            ),
+            (
+                "oidc: {config: {providers: [{client_id: a, client_secret: canary-f, apple_private_key: canary-g}]}}",
+                "client_id",
+            ),
+            (
+                "dsn: postgres://u:canary-h@db/v\nsecrets: {cookie: [canary-i]}",
+                "cookie",
+            ),
+            (
+                "SELFSERVICE_METHODS_OIDC_CONFIG_PROVIDERS_0_CLIENT_SECRET=canary-j\nDSN=canary-k",
+                "DSN",
+            ),
+            (
+                "SECRETS_COOKIE_0=canary-l\nCOURIER_SMTP_CONNECTION_URI='canary-m'",
+                "SMTP",
+            ),
+            ("A_CONFIG_AUTH_CONFIG_VALUE=canary-n\nX=shown", "shown"),
+        ];
+        for (text, shown) in cases {
+            let safe = redacted(text);
+            assert!(!safe.contains("canary") && safe.contains(shown), "{safe}");
+        }
+    }
 
     #[test]
     fn keys_of_hooks_are_hidden_in_excerpts() {

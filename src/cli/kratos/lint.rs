@@ -1,6 +1,6 @@
 //! `vestibule kratos lint`: checks kratos.yml, identity schemas and settings against each other.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -73,10 +73,18 @@ impl Lint {
             }
         };
         let report = lint(&input);
-        match self.format {
-            Format::Text => print!("{report}"),
-            Format::Json => println!("{}", as_json(&report)),
-            Format::Github => print!("{}", annotations(&report)),
+        let printed = match self.format {
+            Format::Text => report.to_string(),
+            Format::Json => format!("{}\n", as_json(&report)),
+            Format::Github => annotations(&report),
+        };
+        match std::io::stdout().write_all(printed.as_bytes()) {
+            // The reader closed the output, as in `vestibule kratos lint | head`.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("error: the report cannot be printed: {error}");
+                return ExitCode::from(2);
+            }
+            _ => {}
         }
         let has = |severity| report.count(severity) > 0;
         if has(Severity::Problem) || self.strict && has(Severity::Warning) {

@@ -216,8 +216,9 @@ impl Visitor {
         let url = self.url_of(page);
         let mut response = self.send(self.http.get(&url)).await;
         for _ in 0..5 {
-            // While another request writes, Kratos on SQLite can answer 500. The visitor reloads the page.
-            if response.status() != 500 {
+            // While another request writes, Kratos on SQLite can answer 500. To a request with a session, it answers 401
+            // for every error with which it cannot read the session. The visitor reloads the page.
+            if !matches!(response.status().as_u16(), 401 | 500) {
                 break;
             }
             response = self.send(self.http.get(&url)).await;
