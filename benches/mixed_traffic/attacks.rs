@@ -1,4 +1,4 @@
-//! Hostile traffic: all kinds at once.
+//! Hostile traffic: all kinds at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

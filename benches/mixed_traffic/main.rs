@@ -1,7 +1,7 @@
 //! Runs the program for ten minutes beside hostile traffic, and reports what honest visitors notice: `just hostile`.
 //!
 //! A minute has three windows: honest traffic alone, the same beside hostile traffic, and the same while the database fails. All
-//! hostile kinds run at once: values that an expression multiplies or loops over, answers that are slow, broken, endless or
+//! hostile kinds run at the same time: values that an expression multiplies or loops over, answers that are slow, broken, endless or
 //! huge, receivers with many errors, silent and slow connections, calls of the admin port by another site. The database is
 //! locked, full, removed, and back.
 //!

@@ -37,7 +37,7 @@ struct ManualTime {
     monotonic: Duration,
 }
 
-/// The end of a wait within this process, measured by [`Clock::monotonic`]. Nobody moves it by setting the system clock. A
+/// The end of a wait within this process, measured by [`Clock::monotonic`]. Setting the system clock does not change it. A
 /// time that is stored or sent is a [`Timestamp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Duration);

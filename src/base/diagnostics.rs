@@ -1,5 +1,6 @@
 //! Problems in a file: the position, what was found, what was expected, and how to fix it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A position in the file, counted from 1.
@@ -223,4 +224,25 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         Some((last, [])) => last.clone(),
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
     }
+}
+/// Escapes what could forge a line of the report or control a terminal. Other systems give parts of messages.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |character: char| {
+        character.is_control()
+            // Line and paragraph separators, and what changes the direction of text.
+            || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::new();
+    for character in text.chars() {
+        if is_unsafe(character) {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
 }

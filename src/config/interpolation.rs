@@ -100,39 +100,69 @@ pub struct Error {
     pub is_missing: bool,
 }
 
-/// Splits a text into the operator's pieces and inserted values. `$${` produces `${`.
-pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error> {
-    let mut pieces = Vec::new();
+/// A part of a text as the operator wrote it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part<'t> {
+    /// Text. `$${` is `${` here.
+    Text(String),
+    /// What stands between `${` and `}`, and where the `${` is.
+    Variable(&'t str, usize),
+    /// Where a `${` without `}` is.
+    Unclosed(usize),
+}
+
+/// Splits a text at its variables, without their values.
+#[must_use]
+pub fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
     let mut written = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {
         let offset = text.len() - rest.len() + start;
+        written.push_str(&rest[..start]);
         if rest[..start].ends_with('$') {
-            written.push_str(&rest[..start]);
             written.push('{');
             rest = &rest[start + 2..];
             continue;
         }
-        written.push_str(&rest[..start]);
-        let inside = &rest[start + 2..];
-        let Some(end) = inside.find('}') else {
-            return Err(Error {
-                offset,
-                message: "`${` has no `}`".to_owned(),
-                hint: Some("close it, as in `${env:NAME}`".to_owned()),
-                is_missing: false,
-            });
-        };
-        let value = looked_up(&inside[..end], environment, offset)?;
         if !written.is_empty() {
-            pieces.push(Piece::Written(std::mem::take(&mut written)));
+            parts.push(Part::Text(std::mem::take(&mut written)));
         }
-        pieces.push(Piece::Inserted(value));
-        rest = &inside[end + 1..];
+        let Some((inside, after)) = rest[start + 2..].split_once('}') else {
+            parts.push(Part::Unclosed(offset));
+            return parts;
+        };
+        parts.push(Part::Variable(inside, offset));
+        rest = after;
     }
     written.push_str(rest);
-    if !written.is_empty() || pieces.is_empty() {
-        pieces.push(Piece::Written(written));
+    if !written.is_empty() {
+        parts.push(Part::Text(written));
+    }
+    parts
+}
+
+/// Splits a text into the operator's pieces and inserted values. `$${` produces `${`.
+pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error> {
+    let mut pieces = Vec::new();
+    for part in parts(text) {
+        pieces.push(match part {
+            Part::Text(written) => Piece::Written(written),
+            Part::Variable(inside, offset) => {
+                Piece::Inserted(looked_up(inside, environment, offset)?)
+            }
+            Part::Unclosed(offset) => {
+                return Err(Error {
+                    offset,
+                    message: "`${` has no `}`".to_owned(),
+                    hint: Some("close it, as in `${env:NAME}`".to_owned()),
+                    is_missing: false,
+                });
+            }
+        });
+    }
+    if pieces.is_empty() {
+        pieces.push(Piece::Written(String::new()));
     }
     Ok(pieces)
 }
@@ -280,6 +310,23 @@ fn env_form(name: &str, default: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_split_at_its_variables() {
+        let text = |text: &str| Part::Text(text.to_owned());
+        for (written, expected) in [
+            ("", vec![]),
+            ("a", vec![text("a")]),
+            (
+                "a${env:B}c",
+                vec![text("a"), Part::Variable("env:B", 1), text("c")],
+            ),
+            ("a$${b}${c}", vec![text("a${b}"), Part::Variable("c", 6)]),
+            ("a${b", vec![text("a"), Part::Unclosed(1)]),
+        ] {
+            assert_eq!(parts(written), expected, "{written}");
+        }
+    }
 
     #[test]
     fn a_form_of_another_program_has_the_right_form_as_help() {

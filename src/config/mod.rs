@@ -39,8 +39,19 @@ pub struct Review {
 /// Checks the settings file at `path`.
 #[must_use]
 pub fn review(path: &Path, environment: &Environment) -> Review {
-    match std::fs::read_to_string(path) {
-        Ok(text) => review_text(&text, path, environment),
+    let read = std::fs::read_to_string(path);
+    review_read(read.as_deref(), path, environment)
+}
+
+/// Reviews what was read of the file, so that a file that can be read once, such as a pipe, can be used further.
+#[must_use]
+pub fn review_read(
+    read: Result<&str, &std::io::Error>,
+    path: &Path,
+    environment: &Environment,
+) -> Review {
+    match read {
+        Ok(text) => review_text(text, path, environment),
         Err(cause) => {
             let name = path.display().to_string();
             let problem = Problem::new(

@@ -142,7 +142,7 @@ fn judge_schemas(examined: &Examined<'_>, schemas: Schemas, took: u64) -> Vec<Fi
         findings.push(SECTION.warning("schemas", message).at(at).help(help));
     }
     let environment = examined.environment.clone().with_identity_schemas(schemas);
-    let review = config::review(examined.file, &environment);
+    let review = config::review_text(examined.text, examined.file, &environment);
     let problems = review.problems.iter();
     findings.extend(problems.map(|one| of_problem(SECTION, "schemas", Level::Problem, one)));
     let known = &examined.settings.warnings;

@@ -56,6 +56,8 @@ struct Examined<'a> {
     file: &'a Path,
     environment: &'a Environment,
     settings: &'a Settings,
+    /// The settings file.
+    text: &'a str,
     tree: Option<Node>,
     /// The HTTP client, or why there is none.
     client: Result<Arc<Services>, String>,
@@ -66,12 +68,15 @@ struct Examined<'a> {
 
 /// Examines everything that the settings name.
 pub async fn examine(options: &Options, environment: &Environment, clock: &Clock) -> Report {
-    let review = config::review(&options.file, environment);
+    // Only once, because the file can be a pipe.
+    let read = std::fs::read_to_string(&options.file);
+    let review = config::review_read(read.as_deref(), &options.file, environment);
+    let text = read.unwrap_or_default();
     let mut findings = of_settings(&review);
     match &review.settings {
         None => findings.extend(without_settings()),
         Some(settings) => {
-            findings.extend(of_everything(options, environment, settings, clock).await);
+            findings.extend(of_everything(options, environment, settings, &text, clock).await);
         }
     }
     let has_settings = review.settings.is_some();
@@ -96,16 +101,17 @@ async fn of_everything(
     options: &Options,
     environment: &Environment,
     settings: &Settings,
+    text: &str,
     clock: &Clock,
 ) -> Vec<Finding> {
     let client = client(settings, clock).map(Arc::new);
     let client = client.map_err(|error| error_chain(&error));
-    let text = std::fs::read_to_string(&options.file).unwrap_or_default();
     let examined = Examined {
         file: &options.file,
         environment,
         settings,
-        tree: tree::read(&text, &mut Vec::new()),
+        text,
+        tree: tree::read(text, &mut Vec::new()),
         client,
         clock,
         timeout: options.timeout,

@@ -1,12 +1,11 @@
 //! What `vestibule doctor` reports: findings by section, as text and as JSON.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::base::diagnostics::Position;
+use crate::base::diagnostics::{Position, printable};
 
 /// What a part of the report is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -223,27 +222,6 @@ impl Report {
             "findings": self.findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
         })
     }
-}
-
-/// Escapes what could forge a line of the report or control a terminal. Other systems give parts of messages.
-fn printable(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |character: char| {
-        character.is_control()
-            // Line and paragraph separators, and what changes the direction of text.
-            || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
-    if !text.contains(is_unsafe) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::new();
-    for character in text.chars() {
-        if is_unsafe(character) {
-            safe.extend(character.escape_default());
-        } else {
-            safe.push(character);
-        }
-    }
-    Cow::Owned(safe)
 }
 
 impl fmt::Display for Finding {

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::config::interpolation::{Part, parts};
 use crate::config::tree::{Kind, Node, join};
 use crate::outbound::services::IDEMPOTENCY_KEY;
 
 /// Sections whose texts are secrets.
-const SECRET_KEYS: [&str; 7] = [
-    "keys", "token", "password", "value", "secret", "secrets", "headers",
-];
+const SECRET_KEYS: [&str; 6] = ["keys", "token", "password", "value", "secret", "secrets"];
 
 /// What a request header or parameter with a secret is called. Each is compared with the end of the name.
 const SECRET_NAMES: [&str; 7] = [
@@ -53,9 +52,8 @@ fn find_clear(node: &Node, path: String, is_secret: bool) -> Option<String> {
             .enumerate()
             .find_map(|(index, item)| find_clear(item, format!("{path}[{index}]"), is_secret)),
         Kind::Map(entries) => entries.iter().find_map(|entry| {
-            // The names of request headers that expressions read are no secrets.
-            let is_list_of_names = path == "hooks" && entry.key == "headers";
-            let named = SECRET_KEYS.contains(&entry.key.as_str()) && !is_list_of_names;
+            let is_header = path.ends_with(".headers") && is_secret_name(&entry.key);
+            let named = SECRET_KEYS.contains(&entry.key.as_str()) || is_header;
             find_clear(&entry.value, join(&path, &entry.key), is_secret || named)
         }),
         _ => None,
@@ -112,21 +110,16 @@ fn has_secret_parameter(url: &str) -> bool {
 /// Returns what the operator wrote: defaults in place of variables, and [`INSERTED`] for what comes from elsewhere.
 fn written(text: &str) -> String {
     let mut result = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        result.push_str(before);
-        let Some((inside, after)) = after.split_once('}').filter(|_| !before.ends_with('$')) else {
-            result.push('{');
-            rest = after;
-            continue;
-        };
-        match inside.split_once(":-") {
-            Some((_, default)) if !default.is_empty() => result.push_str(default),
-            _ => result.push(INSERTED),
+    for part in parts(text) {
+        match part {
+            Part::Text(text) => result.push_str(&text),
+            Part::Variable(inside, _) => match inside.split_once(":-") {
+                Some((_, default)) if !default.is_empty() => result.push_str(default),
+                _ => result.push(INSERTED),
+            },
+            Part::Unclosed(_) => {}
         }
-        rest = after;
     }
-    result.push_str(rest);
     result
 }
 
@@ -178,9 +171,11 @@ pub(super) fn secret_files(root: Option<&Node>) -> BTreeSet<PathBuf> {
 fn collect_files(node: &Node, files: &mut BTreeSet<PathBuf>) {
     match &node.kind {
         Kind::Text { text, .. } => {
-            let inserted = text.split("${file:").skip(1);
-            let paths = inserted.filter_map(|rest| rest.split('}').next());
-            files.extend(paths.map(PathBuf::from));
+            let named = parts(text).into_iter().filter_map(|part| match part {
+                Part::Variable(inside, _) => inside.strip_prefix("file:").map(PathBuf::from),
+                _ => None,
+            });
+            files.extend(named);
         }
         Kind::List(items) => items.iter().for_each(|item| collect_files(item, files)),
         Kind::Map(entries) => {
@@ -221,7 +216,7 @@ mod tests {
                 None,
             ),
             (
-                "services: {crm: {headers: {X-Key: abc}}}",
+                "services: {crm: {headers: {Accept: application/json, X-Key: abc}}}",
                 Some("services.crm.headers.X-Key"),
             ),
             (

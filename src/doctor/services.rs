@@ -7,6 +7,7 @@ use super::skew::{self, Stakes};
 use super::way::{Way, is_blocked};
 use super::{Examined, NO_CLIENT};
 use crate::base::diagnostics::Position;
+use crate::config::interpolation::{Part, parts};
 use crate::config::tree::{Kind, Node, join};
 use crate::outbound::services::client::CallError;
 use crate::outbound::services::{Probe, Service};
@@ -156,20 +157,18 @@ fn shown_path(examined: &Examined<'_>, name: &str) -> String {
 /// Removes the query and the defaults of variables, which can be secrets.
 fn without_values(written: &str) -> String {
     let mut shown = String::new();
-    for (index, part) in written.split("${").enumerate() {
-        let (inserted, rest) = match part.split_once('}') {
-            Some((inserted, rest)) if index > 0 => (inserted, rest),
-            _ => ("", part),
-        };
-        if !inserted.is_empty() {
-            let name = inserted.split(":-").next().unwrap_or_default();
-            shown.extend(["${", name, "}"]);
+    for part in parts(written) {
+        match part {
+            Part::Text(text) => match text.split_once('?') {
+                Some((path, _)) => return shown + path,
+                None => shown.push_str(&text),
+            },
+            Part::Variable(inside, _) => {
+                let name = inside.split(":-").next().unwrap_or_default();
+                shown.extend(["${", name, "}"]);
+            }
+            Part::Unclosed(_) => {}
         }
-        if let Some((path, _)) = rest.split_once('?') {
-            shown.push_str(path);
-            return shown;
-        }
-        shown.push_str(rest);
     }
     shown
 }
@@ -265,7 +264,7 @@ mod tests {
             ("/bot${env:TG}/getMe", "/bot${env:TG}/getMe"),
             ("/bot${env:TG:-canary?}/getMe?a=b", "/bot${env:TG}/getMe"),
             ("${file:/run/path}", "${file:/run/path}"),
-            ("/a$${b", "/a$b"),
+            ("/a$${b}?key=canary", "/a${b}"),
         ] {
             assert_eq!(without_values(written), expected, "{written}");
         }

@@ -80,6 +80,12 @@ pub fn lint(input: &Input) -> Report {
         let context = Context::new(&kratos, settings.as_ref(), input, &mut findings);
         rules::apply(&context, &mut findings);
     }
+    let has_listed_name = |finding: &Finding| rules::NAMES.contains(&finding.rule);
+    debug_assert!(
+        findings.all.iter().all(has_listed_name),
+        "a rule is missing in NAMES: {:?}",
+        findings.all
+    );
     Report::new(input, findings)
 }
 

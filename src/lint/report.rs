@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::finding::{Finding, Findings, Severity};
 use super::{File, Input};
-use crate::base::diagnostics::{Position, Problem, Problems};
+use crate::base::diagnostics::{Position, Problem, Problems, printable};
 use crate::config::tree::{self, Kind, Node};
 
 /// The result of `vestibule kratos lint`.
@@ -97,9 +97,12 @@ fn as_text(finding: &Finding) -> Problem {
     let problem = finding.problem.clone();
     let hint = problem.hint.as_ref();
     // Aligned with the text behind `help: `, so that the lines can be pasted.
-    let hint = hint.map(|hint| hint.replace('\n', "\n          "));
+    let hint = hint.map(|hint| {
+        let lines: Vec<_> = hint.split('\n').map(printable).collect();
+        lines.join("\n          ")
+    });
     Problem {
-        message: format!("{} [{}]", problem.message, finding.rule),
+        message: format!("{} [{}]", printable(&problem.message), finding.rule),
         ..problem
     }
     .with_hint(hint)
@@ -191,7 +194,7 @@ impl fmt::Display for Report {
         if !self.not_checked.is_empty() {
             writeln!(formatter, "Not checked:")?;
             for what in &self.not_checked {
-                writeln!(formatter, "  - {what}")?;
+                writeln!(formatter, "  - {}", printable(what))?;
             }
             writeln!(formatter)?;
         }
@@ -202,6 +205,27 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_of_other_systems_forges_no_line() {
+        let finding = Finding {
+            rule: "schema-ids",
+            severity: Severity::Warning,
+            file: 0,
+            problem: Problem::new(
+                "identity".to_owned(),
+                Position::default(),
+                "the id is `a\n::error::b\u{1b}[2J`".to_owned(),
+            )
+            .with_hint(Some("one\u{202e}\ntwo".to_owned())),
+        };
+        let shown = as_text(&finding);
+        assert_eq!(
+            shown.message,
+            "the id is `a\\n::error::b\\u{1b}[2J` [schema-ids]"
+        );
+        assert_eq!(shown.hint.as_deref(), Some("one\\u{202e}\n          two"));
+    }
 
     #[test]
     fn every_secret_is_hidden_in_excerpts() {

@@ -14,8 +14,13 @@ use super::{AppliedMigration, Error};
 use crate::base::clock::{Clock, Timestamp};
 
 /// What was written and rolled back: a row in a migrated database, and a table in an empty one.
-pub(super) const WRITE_ROW: &str = "INSERT INTO properties (name, value) VALUES ('doctor', '1')";
-pub(super) const WRITE_TABLE: &str = "CREATE TABLE vestibule_doctor (name TEXT)";
+const WRITE_ROW: &str = "INSERT INTO properties (name, value) VALUES ('doctor', '1')";
+const WRITE_TABLE: &str = "CREATE TABLE vestibule_doctor (name TEXT)";
+
+/// Returns the statement that is rolled back.
+pub(super) fn write_statement(is_migrated: bool) -> &'static str {
+    if is_migrated { WRITE_ROW } else { WRITE_TABLE }
+}
 
 /// What was found in a database.
 #[derive(Debug)]

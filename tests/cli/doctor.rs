@@ -73,7 +73,7 @@ fn examine_with(folder: &Path, options: &[&str], variables: &[(&str, &str)]) -> 
 }
 
 #[test]
-fn a_doctor_examines_everything_and_prints_text() {
+fn doctor_examines_everything_and_prints_text() {
     let folder = folder_with(PORTS);
     let mut command = vestibule(folder.path(), &["doctor"]);
     let output = program::output(command.env("VESTIBULE_KEY", KEY));
@@ -90,6 +90,25 @@ fn a_doctor_examines_everything_and_prints_text() {
     ] {
         assert!(printed.contains(part), "{part}\n{printed}");
     }
+}
+
+/// A pipe can be read once. The places in the file come from the same text as the settings.
+#[test]
+fn doctor_reads_the_settings_from_a_pipe() {
+    let nowhere = port::free();
+    let folder = folder_with(&format!(
+        "{PORTS}services:\n  crm: {{url: \"http://127.0.0.1:{nowhere}\"}}\n"
+    ));
+    let script = "\"$0\" doctor --json --only services --config <(cat vestibule.yaml)";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script, env!("CARGO_BIN_EXE_vestibule")]);
+    let output = program::output(bash.current_dir(folder.path()).env("VESTIBULE_KEY", KEY));
+    let examination = Examination::of_output(&output);
+    let connect = examination.the("services", "connect");
+    assert_eq!(
+        (&connect["level"], &connect["line"]),
+        (&"problem".into(), &3.into())
+    );
 }
 
 #[test]

@@ -24,6 +24,14 @@ checks:
     refuse: [{when: 404, message: {id: 4900101, en: "No such invite."}}]
 "#;
 
+async fn start(quick: &FakeService, slow: &FakeService) -> TestApp {
+    TestApp::with(TWO)
+        .service("QUICK", quick)
+        .service("SLOW", slow)
+        .start()
+        .await
+}
+
 /// Waits until `pre` waits only for the slow service.
 async fn wait_for_quick_answer(app: &TestApp, outcome: &str) {
     let answered =
@@ -39,11 +47,7 @@ async fn the_deadline_cuts_off_a_silent_service_and_keeps_other_findings() {
     let (quick, slow) = (FakeService::start(), FakeService::start());
     quick.respond_with(404, &json!({}));
     slow.set_behaviour(Behaviour::Hangs);
-    let app = TestApp::with(TWO)
-        .service("QUICK", &quick)
-        .service("SLOW", &slow)
-        .start()
-        .await;
+    let app = start(&quick, &slow).await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         slow.next_call().await;
@@ -72,11 +76,7 @@ async fn the_deadline_cuts_off_a_silent_service_and_keeps_other_findings() {
 async fn a_request_ends_after_the_timeout_of_its_service() {
     let (quick, slow) = (FakeService::start(), FakeService::start());
     quick.set_behaviour(Behaviour::Hangs);
-    let app = TestApp::with(TWO)
-        .service("QUICK", &quick)
-        .service("SLOW", &slow)
-        .start()
-        .await;
+    let app = start(&quick, &slow).await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         slow.next_call().await;
@@ -135,11 +135,7 @@ async fn a_system_clock_that_is_set_does_not_move_the_deadline() {
         let (quick, slow) = (FakeService::start(), FakeService::start());
         quick.respond_with(200, &json!({}));
         slow.set_behaviour(Behaviour::Hangs);
-        let app = TestApp::with(TWO)
-            .service("QUICK", &quick)
-            .service("SLOW", &slow)
-            .start()
-            .await;
+        let app = start(&quick, &slow).await;
         let body = payload();
         let mut call = Box::pin(app.pre(&body));
         tokio::select! {

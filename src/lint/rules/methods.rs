@@ -94,7 +94,7 @@ fn added(context: &Context<'_>, method: &str) -> String {
     )
 }
 
-/// Returns the keys of kratos.yml with which nobody can sign up by the method. With `passwordless_enabled: true`, Kratos
+/// Returns the keys of kratos.yml that prevent sign-ups by the method. With `passwordless_enabled: true`, Kratos
 /// enables `code` whatever `enabled` is.
 fn switched_off(context: &Context<'_>, method: &str) -> String {
     let enabled = format!("`selfservice.methods.{method}.enabled: false`");

@@ -162,11 +162,7 @@ async fn write_and_roll_back(
     connection: &mut PgConnection,
     is_migrated: bool,
 ) -> Result<(), sqlx::Error> {
-    let statement = if is_migrated {
-        inspect::WRITE_ROW
-    } else {
-        inspect::WRITE_TABLE
-    };
+    let statement = inspect::write_statement(is_migrated);
     let mut transaction = connection.begin().await?;
     let written = sqlx::query(statement).execute(&mut *transaction).await;
     transaction.rollback().await?;

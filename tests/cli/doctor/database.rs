@@ -177,7 +177,7 @@ async fn a_postgresql_database_is_examined_without_a_change() {
     found.assert("database", "reach", "problem", "check that the server runs");
 }
 
-/// Asserts that a user with too few privileges is told which ones are missing, and that Vestibule needs them.
+/// Asserts that the report names the privileges that a user lacks, and that Vestibule needs them.
 async fn assert_privileges(server: &Postgres, url: &str) {
     let mut connection = PgConnection::connect(url).await.expect("a connection");
     for statement in [

@@ -54,7 +54,7 @@ pub async fn kratos_forgets_an_ignored_post_when_it_stops() {
     assert_eq!(
         scene.sign_up(&lost).await,
         Seen::Accepted,
-        "nobody waits for the call"
+        "Kratos does not wait for the call"
     );
     let file = scene.env.kratos.file().to_owned();
     scene.env.kratos.restart(&[&file], &[]).await;
