@@ -2,7 +2,6 @@
 //! every unfinished check becomes unavailable.
 
 mod answer;
-mod applies;
 mod immutable;
 mod outcome;
 mod reservation;

@@ -11,7 +11,6 @@ pub mod open_flow;
 mod pending;
 mod post;
 mod pre;
-mod read;
 mod report;
 pub mod response;
 mod sign_in;

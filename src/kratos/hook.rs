@@ -87,6 +87,20 @@ impl Flow {
     }
 }
 
+impl Hook {
+    /// Returns the key in kratos.yml that configures this hook.
+    #[must_use]
+    pub fn config_path(&self) -> String {
+        let method = match (self.flow, self.method.as_str()) {
+            // Kratos has one list for all its methods.
+            (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),
+            (_, "") => ".<method>".to_owned(),
+            (_, method) => format!(".{method}"),
+        };
+        format!("`selfservice.flows.{}.after{method}.hooks`", self.flow)
+    }
+}
+
 impl Stage {
     /// Returns the stage's name in the path.
     #[must_use]

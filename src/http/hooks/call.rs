@@ -15,7 +15,6 @@ use crate::http::hooks::idempotency::{Key, RunOn};
 use crate::http::hooks::post;
 use crate::http::hooks::pre;
 use crate::http::hooks::response::HookResponse;
-use crate::http::hooks::sign_in;
 use crate::http::hooks::state::HookState;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Hook, Stage};
@@ -88,7 +87,6 @@ pub async fn handle(
         async move {
             match stage {
                 // These futures are large, so they are on the heap.
-                Stage::Pre if flow.signs_in() => sign_in::answer(&hooks, &call),
                 Stage::Pre => Box::pin(pre::answer(&hooks, &call)).await,
                 Stage::Post => Box::pin(post::answer(&hooks, &call)).await,
             }

@@ -11,18 +11,21 @@ use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::base::telemetry::Trace;
+use crate::checks::OpenDeferrals;
 use crate::checks::follow_up::reports_traits;
 use crate::http::hooks::call::HookCall;
-use crate::http::hooks::pre::READ_RECORD_WITHIN;
 use crate::http::hooks::report::{Account, report};
 use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
+use crate::model::delivery::Queue;
 use crate::model::pending::PendingSignUp;
 use crate::store::group_commit::WriteResult;
 use crate::store::known_identities::write_found;
 use crate::store::{self, FlowState};
 
+/// The time limit for reading one row, which is longer than a working database takes.
+pub const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
 /// The maximum number of logins and recoveries that close flows in parallel. Look-ups find the accounts of the others.
 pub const MAX_CONCURRENT_CLOSES: usize = 16;
 /// The time limit for closing a flow, which is longer than a working database takes.
@@ -225,4 +228,41 @@ fn saved_change<'s>(flow_state: &'s FlowState, hash: &str) -> Option<&'s Pending
         .filter(|one| one.identity_id.is_none() && one.hash.traits == hash)
         .filter(changed)
         .max_by_key(|one| one.accepted_at)
+}
+
+/// Returns the checks that are deferred for this identity. Without `is_known`, a deferred check of a lost `post` may not
+/// be stored yet.
+pub async fn open_deferrals(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    is_known: bool,
+) -> OpenDeferrals {
+    if call.hook.flow != Flow::Settings || !state.rules.defers() {
+        return OpenDeferrals::default();
+    }
+    let read = async {
+        // An abandoned question has no answer either.
+        let unfinished = state.store.unfinished_queues(payload.identity_id);
+        let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
+        state.clock.timeout_at(until, unfinished).await
+    };
+    let Some(Ok(queues)) = (if is_known { read.await } else { None }) else {
+        tracing::warn!(
+            trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
+            "Could not read whether a check is deferred for this identity; every check that can be deferred must accept the change"
+        );
+        return OpenDeferrals {
+            is_unknown: true,
+            ..OpenDeferrals::default()
+        };
+    };
+    let checks = queues.iter().filter_map(|queue| match Queue::named(queue) {
+        Queue::DeferredCheck(check) => Some(check.to_owned()),
+        _ => None,
+    });
+    OpenDeferrals {
+        checks: checks.collect(),
+        is_unknown: false,
+    }
 }

@@ -5,7 +5,6 @@ use crate::checks::follow_up::{FollowUp, IdentityChange, event, reports_traits};
 use crate::expression::Variables;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
-use crate::http::hooks::read::{config_path, report_old_template};
 use crate::http::hooks::report::{Account, report};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
@@ -35,13 +34,13 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         let fix = format!(
             "the hook of {} that calls `post` has `response: {{parse: true}}` (or is under `before`), so Kratos calls \
              it before saving; remove that line, or move the hook to `after`",
-            config_path(call)
+            call.hook.config_path()
         );
         state.report_misconfiguration(&call.hook, "post_before_saving", &fix);
         return HookResponse::new(Reply::NoContent, "misconfigured");
     }
     // The account exists, so its deliveries are stored all the same.
-    report_old_template(state, call, &payload);
+    state.reports_old_template(&call.hook, &payload);
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
         Ok(stored) => {

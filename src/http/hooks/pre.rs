@@ -1,40 +1,45 @@
 //! Answers `pre`: parses the payload, evaluates the checks, and replies.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::milliseconds;
-use crate::checks::{self, Evaluated, OpenDeferrals};
+use crate::checks::{self, Evaluated};
+use crate::http::hooks::body::BodyError;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
-use crate::http::hooks::open_flow;
+use crate::http::hooks::open_flow::{self, READ_RECORD_WITHIN};
 use crate::http::hooks::pending::Held;
-use crate::http::hooks::read::{config_path, read, refusal_of_old_template};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::sign_in;
 use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::has_nul;
 use crate::kratos::reply::RefusalStatus;
-use crate::kratos::{Flow, Form, Payload, Reply};
+use crate::kratos::{Flow, Form, Payload, Reply, payload};
 use crate::model::decision::{CheckRecord, Decision};
-use crate::model::delivery::Queue;
 use crate::model::message::MessageTemplate;
 use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
 use crate::model::verdict::{Finding, Verdict};
 use crate::store::{self, WriteSet};
 
-/// The time limit for reading one row, which is longer than a working database takes.
-pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
 /// How long calls do not wait for the database after it did not answer.
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Evaluates a sign-up or a change in settings. The reply is an acceptance, or a refusal with messages.
-pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
+///
+/// A login or a recovery is answered from memory, without waiting.
+pub async fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
+    if call.hook.flow.signs_in() {
+        state.refused.record_hook_call();
+    }
     let mut payload = match read(state, call) {
         Ok(payload) => payload,
         Err(refusal) => return refusal,
     };
+    if call.hook.flow.signs_in() {
+        return sign_in::answer(state, call, payload);
+    }
     if let Some(response) = misconfigured(state, call, &payload) {
         return response;
     }
@@ -43,8 +48,8 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     {
         return refusal;
     }
-    if let Some(refusal) = refusal_of_old_template(state, call, &payload) {
-        return refusal;
+    if state.reports_old_template(&call.hook, &payload) {
+        return not_possible(state);
     }
     if let Some(message) = refused_before_checks(state, call, &payload).await {
         return refuse(state, &payload, message);
@@ -74,6 +79,52 @@ fn refuse(state: &HookState, payload: &Payload, message: &MessageTemplate) -> Ho
     HookResponse::new(state.refuse_visitor(payload, message), "refused")
 }
 
+/// Parses the body. The error is the refusal of a call whose body cannot be read.
+fn read(state: &HookState, call: &HookCall) -> Result<Payload, HookResponse> {
+    let hook = &call.hook;
+    let parsed = match &call.body {
+        Ok(body) => Payload::parse(body),
+        Err(error) => {
+            let status = match error {
+                BodyError::TooLarge => RefusalStatus::TooLarge,
+                BodyError::Incomplete => RefusalStatus::BadRequest,
+            };
+            return Err(unreadable(state, call, status, &error.to_string()));
+        }
+    };
+    parsed.map_err(|error| {
+        // Trying again would not help the visitor.
+        if let payload::Error::Version(_) = error {
+            let fix = format!(
+                "{error}, and replace the template of {}",
+                call.hook.config_path()
+            );
+            state.report_misconfiguration(hook, "template_version", &fix);
+            return not_possible(state);
+        }
+        let status = RefusalStatus::BadRequest;
+        unreadable(state, call, status, &error.to_string())
+    })
+}
+
+fn unreadable(
+    state: &HookState,
+    call: &HookCall,
+    status: RefusalStatus,
+    error: &str,
+) -> HookResponse {
+    let hook = &call.hook;
+    tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
+    let reply = state.reject(status, &state.rules.messages().try_again);
+    HookResponse::new(reply, "unreadable")
+}
+
+fn not_possible(state: &HookState) -> HookResponse {
+    let message = &state.rules.messages().not_possible;
+    let reply = state.reject(RefusalStatus::BadRequest, message);
+    HookResponse::new(reply, "misconfigured")
+}
+
 /// Returns the response to a call that kratos.yml should not cause, and reports how to fix kratos.yml.
 fn misconfigured(state: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
     let hook = &call.hook;
@@ -90,7 +141,7 @@ fn misconfigured(state: &HookState, call: &HookCall, payload: &Payload) -> Optio
         let fix = format!(
             "the hook of {} has no `response: {{parse: true}}`, so Kratos called it after saving and nothing was \
              checked; add that line to the hook",
-            config_path(call)
+            call.hook.config_path()
         );
         ("pre_after_saving", fix, Reply::NoContent)
     } else {
@@ -108,7 +159,7 @@ async fn evaluate(
     is_guarded: bool,
 ) -> Evaluated {
     let is_known = open_flow::close_before_settings(state, call, payload).await;
-    let deferrals = open_deferrals(state, call, payload, is_known).await;
+    let deferrals = open_flow::open_deferrals(state, call, payload, is_known).await;
     let refused_late = match call.hook.flow {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
@@ -239,43 +290,6 @@ async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bo
     let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
     let proven = state.proof.is_proven(&call.hook.method);
     matches!(state.clock.timeout_at(until, proven).await, Some(Ok(true)))
-}
-
-/// Returns the checks that are deferred for this identity. Without `is_known`, a deferred check of a lost `post` may not
-/// be stored yet.
-async fn open_deferrals(
-    state: &HookState,
-    call: &HookCall,
-    payload: &Payload,
-    is_known: bool,
-) -> OpenDeferrals {
-    if call.hook.flow != Flow::Settings || !state.rules.defers() {
-        return OpenDeferrals::default();
-    }
-    let read = async {
-        // An abandoned question has no answer either.
-        let unfinished = state.store.unfinished_queues(payload.identity_id);
-        let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
-        state.clock.timeout_at(until, unfinished).await
-    };
-    let Some(Ok(queues)) = (if is_known { read.await } else { None }) else {
-        tracing::warn!(
-            trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
-            "Could not read whether a check is deferred for this identity; every check that can be deferred must accept the change"
-        );
-        return OpenDeferrals {
-            is_unknown: true,
-            ..OpenDeferrals::default()
-        };
-    };
-    let checks = queues.iter().filter_map(|queue| match Queue::named(queue) {
-        Queue::DeferredCheck(check) => Some(check.to_owned()),
-        _ => None,
-    });
-    OpenDeferrals {
-        checks: checks.collect(),
-        is_unknown: false,
-    }
 }
 
 /// The result of recording an acceptance.

@@ -10,7 +10,6 @@ use crate::checks::activity::Activity;
 use crate::checks::refused_identities::Standing;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::open_flow::close_after_sign_in;
-use crate::http::hooks::read::{config_path, read};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
 use crate::kratos::form::group_by_pointer;
@@ -23,17 +22,12 @@ use crate::model::late_refusal::LateRefusal;
 const AFTER_LOGIN: Duration = Duration::from_secs(1);
 
 /// Admits a visitor unless the account was refused late.
-pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
+pub fn answer(state: &Arc<HookState>, call: &HookCall, payload: Payload) -> HookResponse {
     let hook = &call.hook;
-    state.refused.record_hook_call();
-    let payload = match read(state, call) {
-        Ok(payload) => payload,
-        Err(refusal) => return refusal,
-    };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
         let fix = format!(
             "Kratos calls this hook of {} without an identity; move the hook from `before` to `after`",
-            config_path(call)
+            hook.config_path()
         );
         state.report_misconfiguration(hook, "pre_without_identity", &fix);
         let reply = state.reject(

@@ -174,6 +174,20 @@ impl HookState {
         );
     }
 
+    /// Reports a body that lacks what the settings need. Returns whether it does.
+    pub fn reports_old_template(&self, hook: &Hook, payload: &Payload) -> bool {
+        let Some(missing) = self.body_needs.missing_in(payload) else {
+            return false;
+        };
+        let fix = format!(
+            "the settings need {missing}, which the template of {} does not send, because it is old or was printed for \
+             other settings; print it again with `vestibule kratos hooks --config FILE`, and replace it",
+            hook.config_path()
+        );
+        self.report_misconfiguration(hook, "old_template", &fix);
+        true
+    }
+
     /// Counts a `post` of which nothing could be stored.
     pub fn count_lost_post(&self, reason: &'static str) {
         self.metrics
