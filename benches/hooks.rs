@@ -22,7 +22,7 @@ use caller::{IN_FLIGHT, payload};
 
 /// The allocator of the program, for both sides.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: vestibule_allocator::Allocator = vestibule_allocator::Allocator;
 
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(3);

@@ -27,7 +27,7 @@ use caller::{KEY, payload};
 
 /// The allocator of the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: vestibule_allocator::Allocator = vestibule_allocator::Allocator;
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(6);

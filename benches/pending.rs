@@ -21,7 +21,7 @@ use caller::{FLOW_ID, IN_FLIGHT, payload};
 
 /// The allocator of the program, for both sides.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: vestibule_allocator::Allocator = vestibule_allocator::Allocator;
 
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(4);

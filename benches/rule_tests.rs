@@ -12,7 +12,7 @@ use vestibule::rule_tests::RuleTests;
 
 /// The allocator of the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: vestibule_allocator::Allocator = vestibule_allocator::Allocator;
 
 const CASES: usize = 1_000;
 const ROUNDS: usize = 9;

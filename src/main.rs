@@ -7,7 +7,7 @@ use vestibule::cli::Cli;
 
 /// The allocator. A sign-up makes many small allocations.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: vestibule_allocator::Allocator = vestibule_allocator::Allocator;
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kind = error

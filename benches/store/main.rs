@@ -23,7 +23,7 @@ use database::Database;
 
 /// The allocator of the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: vestibule_allocator::Allocator = vestibule_allocator::Allocator;
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);

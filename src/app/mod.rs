@@ -3,6 +3,7 @@
 mod components;
 mod delivery_metrics;
 mod first_seen;
+mod memory;
 mod open_files;
 mod servers;
 mod signals;
@@ -41,6 +42,7 @@ use tasks::TaskMonitor;
 use thread_watch::ThreadWatch;
 
 pub use components::identity_tracker;
+pub use memory::MemoryKeeper;
 pub use open_files::{max_connections_of_this_machine, raise_open_files_limit};
 pub use signals::{ignore_hang_ups, shutdown_signal};
 

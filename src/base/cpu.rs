@@ -45,15 +45,15 @@ fn at_low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     }
 }
 
-/// Lowers the priority of this thread. Elsewhere than on Linux, it would be that of the whole process.
+/// Lowers the priority of this thread, for good. Elsewhere than on Linux, it would be that of the whole process.
 #[cfg(target_os = "linux")]
-fn lower_priority() {
-    // Without the permission, the computation has the usual priority.
+pub fn lower_priority() {
+    // Without the permission, the thread has the usual priority.
     let _ = rustix::process::nice(LOWER_PRIORITY);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn lower_priority() {}
+pub fn lower_priority() {}
 
 #[cfg(test)]
 mod tests {

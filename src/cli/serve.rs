@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::ConfigFile;
-use crate::app::{App, Overrides, ignore_hang_ups, raise_open_files_limit, shutdown_signal};
+use crate::app::{
+    App, MemoryKeeper, Overrides, ignore_hang_ups, raise_open_files_limit, shutdown_signal,
+};
 use crate::base::telemetry;
 use crate::config;
 use crate::model::pending::LookupTimes;
@@ -43,6 +46,8 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     telemetry::log_panics();
     ignore_hang_ups()?;
     raise_open_files_limit();
+    let _memory =
+        MemoryKeeper::start().context("the thread that gives memory back cannot start")?;
     for warning in settings.warnings.iter() {
         tracing::warn!(
             settings.key = warning.path,
