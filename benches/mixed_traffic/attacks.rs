@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 use vestibule_testing::payload::Payload;
 
+use super::elsewhere::Elsewhere;
 use super::honest::call;
 use super::process::{KEY, Vestibule};
 
@@ -69,7 +70,7 @@ const KINDS: [Kind; 5] = [
     Kind {
         name: "a number for which the register misbehaves",
         stage: "pre",
-        body: || sign_up().with_trait("vat_number", misbehaviour()),
+        body: || sign_up().with_trait("company_number", misbehaviour()),
         permitted: REFUSED,
     },
     Kind {
@@ -106,31 +107,21 @@ fn misbehaviour() -> String {
 
 impl Attacks {
     /// Starts all kinds.
-    pub fn begin(vestibule: &Vestibule) -> Self {
+    pub fn begin(vestibule: &Vestibule, elsewhere: &Elsewhere) -> Self {
         let running = Arc::new(AtomicBool::new(true));
-        let (http, hooks) = (&vestibule.http, &vestibule.hooks);
+        let http = || elsewhere.http.clone();
+        let hooks = || vestibule.hooks.clone();
+        let goes_on = || Arc::clone(&running);
         let mut tasks = Vec::new();
         for kind in KINDS {
-            tasks.push(tokio::spawn(hook_calls(
-                http.clone(),
-                hooks.clone(),
-                kind,
-                Arc::clone(&running),
-            )));
+            tasks.push(elsewhere.spawn(hook_calls(http(), hooks(), kind, goes_on())));
         }
-        tasks.push(tokio::spawn(wrong_calls(
-            http.clone(),
-            hooks.clone(),
-            Arc::clone(&running),
-        )));
-        tasks.push(tokio::spawn(foreign_calls(
-            http.clone(),
-            vestibule.admin.clone(),
-            Arc::clone(&running),
-        )));
+        tasks.push(elsewhere.spawn(wrong_calls(http(), hooks(), goes_on())));
+        let admin = vestibule.admin.clone();
+        tasks.push(elsewhere.spawn(foreign_calls(http(), admin, goes_on())));
         let address = vestibule.hooks.trim_start_matches("http://").to_owned();
         Self {
-            connections: tokio::spawn(hold_connections(address)),
+            connections: elsewhere.spawn(hold_connections(address)),
             running,
             tasks,
         }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use vestibule_testing::payload::Payload;
 
 use super::process::{KEY, Vestibule};
+use super::steal::StealWatch;
 
 /// The interval between two sign-ups: 100 a second, far below what one core can do.
 const EVERY: Duration = Duration::from_millis(10);
@@ -18,6 +19,8 @@ const SAVED: usize = 5;
 pub struct Honest {
     /// The times of `pre`, sorted.
     pub times: Vec<Duration>,
+    /// Sign-ups whose time does not count, because the host took a processor away.
+    pub stolen: usize,
     /// Answers to `pre` that are no acceptance.
     pub refused: usize,
     /// The identities whose `post` was answered 204.
@@ -30,6 +33,7 @@ pub struct Honest {
 
 /// One sign-up.
 struct SignUp {
+    due: Instant,
     time: Duration,
     pre: Result<u16, String>,
     post: Option<(String, Result<u16, String>)>,
@@ -38,6 +42,7 @@ struct SignUp {
 impl Honest {
     /// Signs visitors up for this time.
     pub async fn window(vestibule: &Vestibule, length: Duration) -> Self {
+        let watch = StealWatch::begin();
         let begin = Instant::now();
         let mut calls = Vec::new();
         let mut due = begin;
@@ -49,15 +54,22 @@ impl Honest {
             tokio::time::sleep(due.saturating_duration_since(Instant::now())).await;
         }
         let mut window = Self::default();
-        for one in vestibule_testing::join_all("each sign-up is answered", calls).await {
-            window.add(one);
+        let sign_ups = vestibule_testing::join_all("each sign-up is answered", calls).await;
+        let stolen = watch.end();
+        for one in sign_ups {
+            let is_stolen = stolen.between(one.due, one.due + one.time);
+            window.add(one, is_stolen);
         }
         window.times.sort();
         window
     }
 
-    fn add(&mut self, one: SignUp) {
-        self.times.push(one.time);
+    fn add(&mut self, one: SignUp, is_stolen: bool) {
+        if is_stolen {
+            self.stolen += 1;
+        } else {
+            self.times.push(one.time);
+        }
         match one.pre {
             Ok(200 | 204) => {}
             Ok(400) => self.refused += 1,
@@ -94,7 +106,12 @@ async fn sign_up(http: Client, hooks: String, due: Instant, is_saved: bool) -> S
         let answer = call(&http, &hooks, "post", &body.saved_as(id).guarded()).await;
         post = Some((id.to_string(), answer));
     }
-    SignUp { time, pre, post }
+    SignUp {
+        due,
+        time,
+        pre,
+        post,
+    }
 }
 
 /// Calls a hook as Kratos does.

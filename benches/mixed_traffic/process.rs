@@ -20,8 +20,10 @@ log: {level: warn, format: json}
 services:
   register: {url: "http://SERVICE", timeout: 2s}
   crm: {url: "http://SERVICE"}
+  hostile: {url: "http://HOSTILE", timeout: 2s}
 checks:
   vat_number: {field: traits.vat_number, ask: {service: register, get: "/numbers/{value}"}, accept: "response.status == 200 && response.body.valid"}
+  company_number: {field: traits.company_number, ask: {service: hostile, get: "/numbers/{value}"}, accept: "response.status == 200 && response.body.valid"}
   words:
     field: traits.company
     refuse: [{when: "value.split(' ').exists(w, w.size() > 3 && w.split('').all(c, w.replace(c, '') == ''))", message: "No."}]
@@ -31,7 +33,12 @@ checks:
 subscriptions:
   crm:
     events: [identity.created]
+    when: "!has(identity.traits.tags)"
     send: {service: crm, post: /contacts, json: {identity: "{identity}"}}
+  tags:
+    events: [identity.created]
+    when: "has(identity.traits.tags)"
+    send: {service: hostile, post: /contacts, json: {identity: "{identity}"}}
     abandon_when: "response.status == 422"
 "#;
 
@@ -61,14 +68,15 @@ pub struct Usage {
 
 impl Vestibule {
     /// Starts the program with an empty database.
-    pub async fn start(service: &Service) -> Self {
+    pub async fn start(service: &Service, hostile: &Service) -> Self {
         let database = Database::create();
         let (hooks, admin) = (port::free(), port::free());
         let settings = SETTINGS
             .replace("HOOKS", &hooks.to_string())
             .replace("ADMIN", &admin.to_string())
             .replace("FILE", &database.file().display().to_string())
-            .replace("SERVICE", &service.address.to_string());
+            .replace("SERVICE", &service.address.to_string())
+            .replace("HOSTILE", &hostile.address.to_string());
         let file = database.work().join("vestibule.yaml");
         std::fs::write(&file, settings).expect("the settings are written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));

@@ -70,8 +70,9 @@ impl Report {
     /// Adds a window.
     pub fn add(&mut self, window: Window, honest: Honest) {
         println!(
-            "  {window:?}: {} sign-ups, p50 {:.2?}, p99 {:.2?}, {} refused; {} saved, {} unavailable",
-            honest.times.len(),
+            "  {window:?}: {} sign-ups ({} beside steal), p50 {:.2?}, p99 {:.2?}, {} refused; {} saved, {} unavailable",
+            honest.times.len() + honest.stolen,
+            honest.stolen,
             honest.percentile(50),
             honest.percentile(99),
             honest.refused,

@@ -1,4 +1,5 @@
-//! The external systems: a register that is asked about numbers, and a receiver of new identities.
+//! The external systems: a register that is asked about numbers, and a receiver of new identities. One of each serves the honest
+//! visitors, and one the hostile ones.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
