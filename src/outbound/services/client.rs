@@ -238,7 +238,11 @@ async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<An
     let answer = answer.map_err(|error| classify(&error))?;
     let status = answer.status().as_u16();
     let headers = answer.headers().clone();
-    let mut body = Vec::new();
+    // The memory is used only as far as it is filled, so a wrong length costs nothing.
+    let length = answer
+        .content_length()
+        .and_then(|length| usize::try_from(length).ok());
+    let mut body = Vec::with_capacity(length.unwrap_or_default().min(MAX_ANSWER));
     let mut chunks = answer.bytes_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| classify(&error))?;
