@@ -225,6 +225,14 @@ pub fn milliseconds(start: Timestamp, end: Timestamp) -> u64 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_time_before_the_earliest_timestamp_is_the_earliest_timestamp() {
+        let now = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_hours(24));
+        let day_before = earlier(now, Duration::from_hours(24));
+        assert_eq!(day_before, Timestamp::UNIX_EPOCH);
+        assert_eq!(earlier(now, Duration::MAX), Timestamp::MIN_UTC);
+    }
+
     #[tokio::test]
     async fn advancing_a_manual_clock_wakes_sleeping_tasks() {
         let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);

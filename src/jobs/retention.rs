@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Timestamp, earlier, saturating_add};
 use crate::jobs::driver::{Job, JobError};
 use crate::store::known_identities::set_all_known;
 use crate::store::lock::NamedLock;
@@ -204,26 +203,4 @@ async fn advance_retention_horizon(
         store.set_property(RETENTION_HORIZON, Some(&before)).await?;
     }
     Ok(())
-}
-
-fn earlier(now: Timestamp, duration: Duration) -> Timestamp {
-    TimeDelta::from_std(duration)
-        .ok()
-        .and_then(|delta| now.checked_sub_signed(delta))
-        .unwrap_or(Timestamp::MIN_UTC)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_before_the_earliest_timestamp_is_the_earliest_timestamp() {
-        let now = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_hours(24));
-        assert_eq!(
-            earlier(now, Duration::from_hours(24)),
-            Timestamp::UNIX_EPOCH
-        );
-        assert_eq!(earlier(now, Duration::MAX), Timestamp::MIN_UTC);
-    }
 }

@@ -28,9 +28,16 @@ const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?
+    let options = PgConnectOptions::from_str(url)?
         .application_name("vestibule")
-        .log_statements(tracing::log::LevelFilter::Trace))
+        .log_statements(tracing::log::LevelFilter::Trace);
+    // sqlx takes the host with the brackets of the URL, and asks the name service for it.
+    let host = options.get_host();
+    let address = (host.strip_prefix('[')).and_then(|host| host.strip_suffix(']'));
+    Ok(match address.map(ToOwned::to_owned) {
+        Some(address) => options.host(&address),
+        None => options,
+    })
 }
 
 pub(super) async fn pool(url: &str, clock: &Clock) -> Result<PgPool, Error> {
@@ -198,6 +205,17 @@ mod tests {
         let tables = tables();
         for name in ["deliveries", "attempts", "properties", "identities"] {
             assert!(tables.contains(&name), "{tables:?}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_a_name_or_an_address() {
+        for (url, host) in [
+            ("postgres://user@[::1]:5432/vestibule", "::1"),
+            ("postgres://user@127.0.0.1/vestibule", "127.0.0.1"),
+            ("postgres://user@db.example.org/vestibule", "db.example.org"),
+        ] {
+            assert_eq!(options(url).unwrap().get_host(), host, "{url}");
         }
     }
 
