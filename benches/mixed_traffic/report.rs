@@ -60,11 +60,16 @@ impl Report {
         self.end = usage;
     }
 
-    /// Returns whether the process uses as many threads and files as at the start.
-    pub fn is_at_rest(&self, usage: Usage) -> Option<()> {
-        let is_at_rest = usage.threads <= self.start.threads + SPARE_THREADS
-            && usage.files <= self.start.files + SPARE_FILES;
-        is_at_rest.then_some(())
+    /// Returns whether the process uses as much as at the start.
+    pub fn is_at_rest(&self, usage: Usage) -> bool {
+        usage.threads <= self.start.threads + SPARE_THREADS
+            && usage.files <= self.start.files + SPARE_FILES
+            && self.growth(usage) <= MAX_GROWTH
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "KiB of one process")]
+    fn growth(&self, usage: Usage) -> f64 {
+        usage.memory as f64 / self.start.memory as f64
     }
 
     /// Adds a window.
@@ -186,8 +191,7 @@ impl Report {
         for (alarm, count) in &self.alarms {
             println!("alarm, {count} times:{alarm}");
         }
-        #[expect(clippy::cast_precision_loss, reason = "KiB of one process")]
-        let growth = self.end.memory as f64 / self.start.memory as f64;
+        let growth = self.growth(self.end);
         self.problems
             .extend(std::mem::take(&mut self.attacked.broken));
         if ratio > MAX_RATIO {
@@ -200,7 +204,7 @@ impl Report {
                 "memory grew to {growth:.2} times that at the start"
             ));
         }
-        if self.is_at_rest(self.end).is_none() {
+        if growth <= MAX_GROWTH && !self.is_at_rest(self.end) {
             self.problems
                 .push("threads or files did not come back".to_owned());
         }

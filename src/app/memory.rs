@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::cpu::lower_priority;
 
 /// How often memory is given back. Memory that was given back must be cleared when it is used again, so not too often.
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// The thread that gives memory back. It ends when this is dropped.
 #[derive(Debug)]
