@@ -41,7 +41,13 @@ pub fn check(context: &Context<'_>, findings: &mut Findings) {
         }
     }
     check_allowlist(context, findings);
+    check_language(context, findings);
 }
+
+/// The key of the request headers that Kratos passes to hooks.
+const ALLOWLIST: [&str; 3] = ["clients", "web_hook", "header_allowlist"];
+/// The header with the visitor's languages.
+const LANGUAGE: &str = "Accept-Language";
 
 const PRINT: &str = "vestibule kratos hooks --template --config vestibule.yaml > vestibule.jsonnet";
 
@@ -121,8 +127,7 @@ fn check_allowlist(context: &Context<'_>, findings: &mut Findings) {
     let Some(settings) = context.settings().filter(|_| context.has_hooks()) else {
         return;
     };
-    let keys = ["clients", "web_hook", "header_allowlist"];
-    let list = context.kratos.find(&keys);
+    let list = context.kratos.find(&ALLOWLIST);
     let allowed: Vec<&str> = match list {
         Some(list) => list.items().iter().filter_map(Node::text).collect(),
         None => KRATOS_ALLOWLIST.to_vec(),
@@ -141,7 +146,7 @@ fn check_allowlist(context: &Context<'_>, findings: &mut Findings) {
         .collect();
     findings.problem(
         "header-allowlist",
-        context.kratos.nearest(&keys),
+        context.kratos.nearest(&ALLOWLIST),
         format!(
             "the settings read the request header `{missing}`, which Kratos does not pass to hooks"
         ),
@@ -149,5 +154,25 @@ fn check_allowlist(context: &Context<'_>, findings: &mut Findings) {
             "clients:\n  web_hook:\n    header_allowlist:\n{}",
             entries.join("\n")
         ),
+    );
+}
+
+/// The list of kratos.yml replaces Kratos's default, so a short list can lose the visitor's language.
+fn check_language(context: &Context<'_>, findings: &mut Findings) {
+    let list = context.kratos.find(&ALLOWLIST);
+    let Some(list) = list.filter(|_| context.has_hooks()) else {
+        return;
+    };
+    let mut names = list.items().iter().map(Node::text);
+    if names.any(|name| name.is_none_or(|name| name.eq_ignore_ascii_case(LANGUAGE))) {
+        return;
+    }
+    findings.warning(
+        "language-header",
+        list,
+        "Kratos does not pass `Accept-Language` to hooks, because this list replaces its default; so every message of \
+         Vestibule is in `hooks.default_language`"
+            .to_owned(),
+        format!("add \"{LANGUAGE}\" to the list"),
     );
 }

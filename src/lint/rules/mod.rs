@@ -16,7 +16,7 @@ use super::finding::Findings;
 pub use traits::{UncheckedRight, unchecked_rights};
 
 /// The names of all rules, as in docs/kratos-lint.md. They are stable.
-pub const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 42] = [
     "admin-port",
     "analytics-off",
     "before-hook",
@@ -35,6 +35,7 @@ pub const NAMES: [&str; 41] = [
     "key-of-example",
     "key-placeholder",
     "key-unknown",
+    "language-header",
     "late-refusals",
     "method-parameter",
     "never-called",

@@ -83,11 +83,12 @@ pub async fn kratos_passes_only_listed_headers_to_hooks() {
         .assert_clean();
     assert_eq!(sign_up().await, both);
 
-    scene
+    let report = scene
         .change(|settings| {
             settings["clients"]["web_hook"]["header_allowlist"] = json!(["X-Tenant"]);
         })
         .await;
+    report.assert_reports("language-header");
     let english = "This VAT number is not registered.".to_owned();
     assert_eq!(sign_up().await, [(VAT_UNKNOWN, english), both[1].clone()]);
 }
