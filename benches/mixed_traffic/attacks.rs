@@ -52,6 +52,11 @@ struct Kind {
     permitted: &'static [u16],
 }
 
+/// The calls of [`wrong_calls`] in one interval.
+const WRONG: usize = 5;
+/// The calls of [`foreign_calls`] in one interval.
+const FOREIGN: usize = 2;
+
 const REFUSED: &[u16] = &[400];
 
 const KINDS: [Kind; 5] = [
@@ -140,9 +145,16 @@ impl Attacks {
     }
 }
 
+/// Returns how many hostile calls are due within this time.
+pub fn due_within(time: Duration) -> usize {
+    let rounds = time.as_millis() / EVERY.as_millis();
+    usize::try_from(rounds).unwrap_or(usize::MAX) * (KINDS.len() + WRONG + FOREIGN)
+}
+
 /// Calls a hook twice a second. A call does not wait for the one before.
 async fn hook_calls(http: Client, hooks: String, kind: Kind, running: Arc<AtomicBool>) -> Attacked {
     let mut calls = Vec::new();
+    let mut due = Instant::now();
     while running.load(Ordering::Relaxed) {
         let (http, hooks) = (http.clone(), hooks.clone());
         calls.push(tokio::spawn(async move {
@@ -152,7 +164,7 @@ async fn hook_calls(http: Client, hooks: String, kind: Kind, running: Arc<Atomic
             (!is_permitted || began.elapsed() > LONGEST)
                 .then(|| format!("{}: {answer:?} after {:?}", kind.name, began.elapsed()))
         }));
-        tokio::time::sleep(EVERY).await;
+        pause(&mut due).await;
     }
     let answers = vestibule_testing::join_all("each hostile call is answered", calls).await;
     Attacked {
@@ -161,12 +173,19 @@ async fn hook_calls(http: Client, hooks: String, kind: Kind, running: Arc<Atomic
     }
 }
 
+/// Waits until the next call is due. Calls that are late are made up for.
+async fn pause(due: &mut Instant) {
+    *due += EVERY;
+    tokio::time::sleep(due.saturating_duration_since(Instant::now())).await;
+}
+
 /// Calls of the hooks port that no Kratos makes.
 async fn wrong_calls(http: Client, hooks: String, running: Arc<AtomicBool>) -> Attacked {
     let pre = format!("{hooks}/hooks/registration/pre?method=password");
     let elsewhere = format!("{hooks}/hook/registration/pre?method=password");
     let with_key = |url: &str| http.post(url).header("X-Vestibule-Key", KEY);
     let mut all = Attacked::default();
+    let mut due = Instant::now();
     while running.load(Ordering::Relaxed) {
         for (what, request, permitted) in [
             ("no key", http.post(&pre).body("{}"), 401),
@@ -181,7 +200,7 @@ async fn wrong_calls(http: Client, hooks: String, running: Arc<AtomicBool>) -> A
         ] {
             all.expect(&http, what, request, permitted).await;
         }
-        tokio::time::sleep(EVERY).await;
+        pause(&mut due).await;
     }
     all
 }
@@ -189,6 +208,7 @@ async fn wrong_calls(http: Client, hooks: String, running: Arc<AtomicBool>) -> A
 /// Calls of the admin port as another site makes them in an operator's browser.
 async fn foreign_calls(http: Client, admin: String, running: Arc<AtomicBool>) -> Attacked {
     let mut all = Attacked::default();
+    let mut due = Instant::now();
     while running.load(Ordering::Relaxed) {
         let list = http.get(format!("{admin}/deliveries"));
         for (what, request) in [
@@ -205,7 +225,7 @@ async fn foreign_calls(http: Client, admin: String, running: Arc<AtomicBool>) ->
         ] {
             all.expect(&http, what, request, 403).await;
         }
-        tokio::time::sleep(EVERY).await;
+        pause(&mut due).await;
     }
     all
 }

@@ -1,4 +1,4 @@
-//! The thread of what stands for other machines: the hostile visitors and the services that misbehave.
+//! The threads of what stands for other machines: the hostile visitors and the services that misbehave.
 
 use std::future::Future;
 use std::sync::mpsc::channel;
@@ -8,7 +8,7 @@ use reqwest::Client;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
-/// A runtime with a thread of its own, which has the lowest priority. So only the program under test, and not the cost of its
+/// A runtime with a thread of its own, which has the lowest priority, and so have the threads that it starts. So only the program under test, and not the cost of its
 /// opponents, delays honest visitors.
 pub struct Elsewhere {
     runtime: Handle,
@@ -21,7 +21,7 @@ impl Elsewhere {
     pub fn start() -> Self {
         let (sender, receiver) = channel();
         thread::spawn(move || {
-            // Without the permission, the thread has the usual priority. Threads that it starts inherit its priority.
+            // Without the permission, the thread has the usual priority.
             #[cfg(target_os = "linux")]
             let _ = rustix::process::nice(19);
             let runtime = Builder::new_current_thread()

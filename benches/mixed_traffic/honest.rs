@@ -17,10 +17,10 @@ const SAVED: usize = 5;
 /// What honest visitors noticed in one window.
 #[derive(Debug, Default)]
 pub struct Honest {
-    /// The times of `pre`, sorted.
+    /// The times of `pre` that count, sorted.
     pub times: Vec<Duration>,
-    /// Sign-ups whose time does not count, because the host took a processor away.
-    pub stolen: usize,
+    /// All times of `pre`, sorted.
+    pub all_times: Vec<Duration>,
     /// Answers to `pre` that are no acceptance.
     pub refused: usize,
     /// The identities whose `post` was answered 204.
@@ -57,17 +57,17 @@ impl Honest {
         let sign_ups = vestibule_testing::join_all("each sign-up is answered", calls).await;
         let stolen = watch.end();
         for one in sign_ups {
-            let is_stolen = stolen.between(one.due, one.due + one.time);
+            let is_stolen = stolen.at(one.due);
             window.add(one, is_stolen);
         }
         window.times.sort();
+        window.all_times.sort();
         window
     }
 
     fn add(&mut self, one: SignUp, is_stolen: bool) {
-        if is_stolen {
-            self.stolen += 1;
-        } else {
+        self.all_times.push(one.time);
+        if !is_stolen {
             self.times.push(one.time);
         }
         match one.pre {
@@ -83,15 +83,20 @@ impl Honest {
         }
     }
 
-    /// Returns the time that this share of sign-ups did not exceed.
-    pub fn percentile(&self, percent: usize) -> Duration {
-        let last = self.times.len().saturating_sub(1);
-        self.times
-            .get(self.times.len() * percent / 100)
-            .or(self.times.get(last))
-            .copied()
-            .unwrap_or_default()
+    /// Returns how many sign-ups do not count.
+    pub fn stolen(&self) -> usize {
+        self.all_times.len() - self.times.len()
     }
+}
+
+/// Returns the time that this share of sign-ups did not exceed.
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let last = times.len().saturating_sub(1);
+    times
+        .get(times.len() * percent / 100)
+        .or(times.get(last))
+        .copied()
+        .unwrap_or_default()
 }
 
 /// Signs one visitor up. The time counts from when the call is due, also if it starts late.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attacks::Attacked;
 use super::database::{FAULTS, Fault};
-use super::honest::Honest;
+use super::honest::{Honest, percentile};
 use super::process::Usage;
 use super::service::Service;
 
@@ -13,6 +13,10 @@ use super::service::Service;
 const MAX_RATIO: f64 = 1.3;
 /// The largest permitted growth of memory, as a factor. The allocator keeps some pages.
 const MAX_GROWTH: f64 = 1.5;
+/// The fewest sign-ups of a window that must count.
+const MIN_COUNTED: usize = 1_000;
+/// The share of hostile calls that must be made, in percent of those that are due.
+const MIN_HOSTILE: usize = 90;
 /// How many threads more than at the start are rest.
 const SPARE_THREADS: u64 = 2;
 /// How many open files more than at the start are rest: kept-alive connections.
@@ -62,9 +66,12 @@ impl Report {
 
     /// Returns whether the process uses as much as at the start.
     pub fn is_at_rest(&self, usage: Usage) -> bool {
+        self.has_few_handles(usage) && self.growth(usage) <= MAX_GROWTH
+    }
+
+    fn has_few_handles(&self, usage: Usage) -> bool {
         usage.threads <= self.start.threads + SPARE_THREADS
             && usage.files <= self.start.files + SPARE_FILES
-            && self.growth(usage) <= MAX_GROWTH
     }
 
     #[expect(clippy::cast_precision_loss, reason = "KiB of one process")]
@@ -75,11 +82,12 @@ impl Report {
     /// Adds a window.
     pub fn add(&mut self, window: Window, honest: Honest) {
         println!(
-            "  {window:?}: {} sign-ups ({} beside steal), p50 {:.2?}, p99 {:.2?}, {} refused; {} saved, {} unavailable",
-            honest.times.len() + honest.stolen,
-            honest.stolen,
-            honest.percentile(50),
-            honest.percentile(99),
+            "  {window:?}: {} sign-ups, p50 {:.2?}, p99 {:.2?} (all {:.2?}, {} beside steal), {} refused; {} saved, {} unavailable",
+            honest.all_times.len(),
+            percentile(&honest.times, 50),
+            percentile(&honest.times, 99),
+            percentile(&honest.all_times, 99),
+            honest.stolen(),
             honest.refused,
             honest.accepted.len(),
             honest.unavailable
@@ -114,7 +122,13 @@ impl Report {
     }
 
     /// Adds the answers to hostile calls.
-    pub fn attacked(&mut self, attacked: Attacked) {
+    pub fn attacked(&mut self, attacked: Attacked, due: usize) {
+        if attacked.calls * 100 < due * MIN_HOSTILE {
+            self.problems.push(format!(
+                "only {} of {due} hostile calls were made",
+                attacked.calls
+            ));
+        }
         println!(
             "  {} hostile calls, {} answers outside the contract",
             attacked.calls,
@@ -199,12 +213,17 @@ impl Report {
                 "the p99 beside hostile traffic is {ratio:.2} times that alone"
             ));
         }
+        if ratio.is_nan() {
+            self.problems.push(
+                "no ratio: the host took processors away too often for a comparison".to_owned(),
+            );
+        }
         if growth > MAX_GROWTH {
             self.problems.push(format!(
                 "memory grew to {growth:.2} times that at the start"
             ));
         }
-        if growth <= MAX_GROWTH && !self.is_at_rest(self.end) {
+        if !self.has_few_handles(self.end) {
             self.problems
                 .push("threads or files did not come back".to_owned());
         }
@@ -221,7 +240,7 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// The median over the minutes of the ratio within a minute.
+    /// The median over the minutes of the ratio within a minute. Minutes with too few sign-ups that count are left out.
     fn ratio(&self) -> f64 {
         let of = |wanted| {
             self.windows
@@ -230,8 +249,12 @@ impl Report {
         };
         let pairs = of(Window::Alone).zip(of(Window::BesideHostileTraffic));
         let mut ratios: Vec<f64> = pairs
+            .filter(|((_, alone), (_, beside))| {
+                alone.times.len() >= MIN_COUNTED && beside.times.len() >= MIN_COUNTED
+            })
             .map(|((_, alone), (_, beside))| {
-                beside.percentile(99).as_secs_f64() / alone.percentile(99).as_secs_f64()
+                let p99 = |honest: &Honest| percentile(&honest.times, 99).as_secs_f64();
+                p99(beside) / p99(alone)
             })
             .collect();
         ratios.sort_by(f64::total_cmp);
@@ -240,7 +263,9 @@ impl Report {
 
     fn p99(&self, wanted: Window) -> Duration {
         let of = self.windows.iter().filter(|(window, _)| *window == wanted);
-        let mut times: Vec<Duration> = of.map(|(_, honest)| honest.percentile(99)).collect();
+        let mut times: Vec<Duration> = of
+            .map(|(_, honest)| percentile(&honest.times, 99))
+            .collect();
         times.sort();
         times.get(times.len() / 2).copied().unwrap_or_default()
     }

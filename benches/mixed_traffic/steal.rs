@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 /// The interval between two readings, which is the unit of the counter.
 const EVERY: Duration = Duration::from_millis(10);
 
+/// The longest interval that counts. In a longer one the thread itself had to wait, and the program may be the reason.
+const LONGEST: Duration = Duration::from_millis(30);
+/// The time after the beginning of a sign-up that counts. It is the same for all, so that slow ones are not left out more
+/// often.
+const BEGINNING: Duration = Duration::from_millis(20);
+
 /// A thread that reads the counter of Linux, `steal` in `/proc/stat`. Elsewhere nothing is noticed.
 pub struct StealWatch {
     running: Arc<AtomicBool>,
@@ -29,7 +35,7 @@ impl StealWatch {
             while goes_on.load(Ordering::Relaxed) {
                 thread::sleep(EVERY);
                 let next = (Instant::now(), counter());
-                if next.1 != last.1 {
+                if next.1 != last.1 && next.0 - last.0 <= LONGEST {
                     stolen.push((last.0, next.0));
                 }
                 last = next;
@@ -47,9 +53,10 @@ impl StealWatch {
 }
 
 impl Stolen {
-    /// Returns whether a processor was taken away between these times.
-    pub fn between(&self, begin: Instant, end: Instant) -> bool {
-        self.0.iter().any(|(from, to)| *from < end && begin < *to)
+    /// Returns whether a processor was taken away when a sign-up that was due then began.
+    pub fn at(&self, due: Instant) -> bool {
+        let end = due + BEGINNING;
+        self.0.iter().any(|(from, to)| *from < end && due < *to)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Gives free memory back to the system, on a thread that no visitor waits for.
+//! Gives free memory back to the system, on a thread that no visitor waits for. Without the thread, the allocator gives memory
+//! back in passing.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -26,7 +27,6 @@ impl MemoryKeeper {
                     vestibule_allocator::give_back();
                 }
             })?;
-        vestibule_allocator::give_back_when_called();
         Ok(Self { _running: running })
     }
 }

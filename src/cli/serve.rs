@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::ConfigFile;
@@ -46,8 +45,10 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     telemetry::log_panics();
     ignore_hang_ups()?;
     raise_open_files_limit();
-    let _memory =
-        MemoryKeeper::start().context("the thread that gives memory back cannot start")?;
+    let memory = MemoryKeeper::start();
+    if let Err(error) = &memory {
+        tracing::warn!(%error, "The thread that gives memory back cannot start; other threads give it back in passing");
+    }
     for warning in settings.warnings.iter() {
         tracing::warn!(
             settings.key = warning.path,

@@ -40,7 +40,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         return HookResponse::new(Reply::NoContent, "misconfigured");
     }
     // The account exists, so its deliveries are stored all the same.
-    state.reports_old_template(&call.hook, &payload);
+    state.report_old_template(&call.hook, &payload);
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
         Ok(stored) => {

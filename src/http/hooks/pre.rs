@@ -48,7 +48,7 @@ pub async fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     {
         return refusal;
     }
-    if state.reports_old_template(&call.hook, &payload) {
+    if state.report_old_template(&call.hook, &payload) {
         return not_possible(state);
     }
     if let Some(message) = refused_before_checks(state, call, &payload).await {

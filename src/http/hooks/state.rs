@@ -175,7 +175,7 @@ impl HookState {
     }
 
     /// Reports a body that lacks what the settings need. Returns whether it does.
-    pub fn reports_old_template(&self, hook: &Hook, payload: &Payload) -> bool {
+    pub fn report_old_template(&self, hook: &Hook, payload: &Payload) -> bool {
         let Some(missing) = self.body_needs.missing_in(payload) else {
             return false;
         };

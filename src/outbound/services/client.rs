@@ -238,7 +238,7 @@ async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<An
     let answer = answer.map_err(|error| classify(&error))?;
     let status = answer.status().as_u16();
     let headers = answer.headers().clone();
-    // The memory is used only as far as it is filled, so a wrong length costs nothing.
+    // A wrong length reserves at most `MAX_ANSWER`.
     let length = answer
         .content_length()
         .and_then(|length| usize::try_from(length).ok());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
+use url::{Host, Url};
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::store::inspect::{self, Inspection, ServerTime};
@@ -28,16 +29,25 @@ const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?
+    Ok(PgConnectOptions::from_str(&with_address(url))?
         .application_name("vestibule")
-        .log_statements(tracing::log::LevelFilter::Trace);
-    // sqlx takes the host with the brackets of the URL, and asks the name service for it.
-    let host = options.get_host();
-    let address = (host.strip_prefix('[')).and_then(|host| host.strip_suffix(']'));
-    Ok(match address.map(ToOwned::to_owned) {
-        Some(address) => options.host(&address),
-        None => options,
-    })
+        .log_statements(tracing::log::LevelFilter::Trace))
+}
+
+/// Names an IPv6 address a second time, without brackets. sqlx would ask the name service for `[::1]`. The first parameter does
+/// not replace a `host` of the operator's.
+fn with_address(url: &str) -> Cow<'_, str> {
+    let Ok(mut parsed) = Url::parse(url) else {
+        return Cow::Borrowed(url);
+    };
+    let Some(Host::Ipv6(address)) = parsed.host() else {
+        return Cow::Borrowed(url);
+    };
+    let others = parsed
+        .query()
+        .map_or_else(String::new, |query| format!("&{query}"));
+    parsed.set_query(Some(&format!("hostaddr={address}{others}")));
+    Cow::Owned(parsed.into())
 }
 
 pub(super) async fn pool(url: &str, clock: &Clock) -> Result<PgPool, Error> {
@@ -212,6 +222,8 @@ mod tests {
     fn the_host_is_a_name_or_an_address() {
         for (url, host) in [
             ("postgres://user@[::1]:5432/vestibule", "::1"),
+            ("postgres://user@[::1]/vestibule?sslmode=disable", "::1"),
+            ("postgres://user@[::1]/vestibule?hostaddr=::2", "::2"),
             ("postgres://user@127.0.0.1/vestibule", "127.0.0.1"),
             ("postgres://user@db.example.org/vestibule", "db.example.org"),
         ] {
