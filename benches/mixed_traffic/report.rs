@@ -11,8 +11,8 @@ use super::service::Service;
 
 /// The largest permitted ratio of the p99 beside hostile traffic to the p99 alone.
 const MAX_RATIO: f64 = 1.3;
-/// The largest permitted growth of memory, as a factor. The allocator keeps some pages.
-const MAX_GROWTH: f64 = 1.5;
+/// The largest permitted growth of memory, in KiB. The allocator keeps some pages for each thread.
+const MAX_GROWTH: u64 = 32 * 1024;
 /// The fewest sign-ups of a window that must count.
 const MIN_COUNTED: usize = 1_000;
 /// The share of hostile calls that must be made, in percent of those that are due.
@@ -74,9 +74,8 @@ impl Report {
             && usage.files <= self.start.files + SPARE_FILES
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "KiB of one process")]
-    fn growth(&self, usage: Usage) -> f64 {
-        usage.memory as f64 / self.start.memory as f64
+    fn growth(&self, usage: Usage) -> u64 {
+        usage.memory.saturating_sub(self.start.memory)
     }
 
     /// Adds a window.
@@ -220,7 +219,7 @@ impl Report {
         }
         if growth > MAX_GROWTH {
             self.problems.push(format!(
-                "memory grew to {growth:.2} times that at the start"
+                "{growth} KiB of memory more than at the start did not come back"
             ));
         }
         if !self.has_few_handles(self.end) {
