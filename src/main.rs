@@ -20,7 +20,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn main() -> ExitCode {
     vestibule_allocator::give_back_when_called();
-    // The system fills huge pages up again of which a part was given back. If it refuses, more memory is used.
+    // Otherwise the system fills up huge pages again of which a part was given back. If it refuses, Vestibule uses more memory.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse();

@@ -8,8 +8,8 @@ use reqwest::Client;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 
-/// A runtime with a thread of its own, which has the lowest priority, and so have the threads that it starts. So only the program under test, and not the cost of its
-/// opponents, delays honest visitors.
+/// A runtime with a thread of its own. The thread and those that it starts have the lowest priority, so that the program under
+/// test delays honest visitors, and not the cost of its opponents.
 pub struct Elsewhere {
     runtime: Handle,
     /// The client of the hostile visitors.

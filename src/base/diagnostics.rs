@@ -225,6 +225,7 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
     }
 }
+
 /// Escapes what could forge a line of the report or control a terminal. Other systems give parts of messages.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {

@@ -17,7 +17,7 @@ const PURGE_DELAY: mi_option_t = 15;
 const WITHOUT_CALLS: c_long = 60_000;
 
 /// From now on, memory is given back by [`give_back`]. Without a call for a minute, it is given back in passing. An operator's
-/// `MIMALLOC_PURGE_DELAY` takes precedence. To be called before other threads start.
+/// `MIMALLOC_PURGE_DELAY` takes precedence. Call this before other threads start.
 pub fn give_back_when_called() {
     // SAFETY: the function writes one option. Only threads that start later read it.
     unsafe { mi_option_set_default(PURGE_DELAY, WITHOUT_CALLS) }
